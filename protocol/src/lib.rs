@@ -4,4 +4,9 @@
 //! Each module names the RFC (or the file format) that defines it.
 #![forbid(unsafe_code)]
 
+pub mod credential;
 pub mod errno;
+pub mod frame;
+pub mod message;
+pub mod payload;
+pub mod rpc;
