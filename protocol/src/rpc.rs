@@ -8,6 +8,8 @@ use crate::credential::{Credential, Rolemask};
 use crate::payload::Payload;
 
 pub mod attr;
+pub mod event;
+pub mod service;
 
 /// Who may call a method. Handlers may add checks of their own, such as job ownership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
