@@ -6,6 +6,7 @@
 
 pub mod credential;
 pub mod errno;
+pub mod failure;
 pub mod frame;
 pub mod message;
 pub mod payload;

@@ -8,6 +8,7 @@ use crate::credential::{Credential, Rolemask};
 use crate::payload::Payload;
 
 pub mod attr;
+pub mod common;
 pub mod event;
 pub mod service;
 

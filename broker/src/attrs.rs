@@ -1,0 +1,95 @@
+//! Broker attributes: small named values that clients can read.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
+
+/// What may be done with an attribute once the broker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Never changes: clients may cache it.
+    Immutable,
+    /// Changed by the broker alone.
+    ReadOnly,
+    /// The owner may set it at run time.
+    Runtime,
+}
+
+#[derive(Debug, Clone)]
+struct Attr {
+    /// Known, but without a value, when `None`.
+    value: Option<String>,
+    access: Access,
+}
+
+/// All attributes of a broker.
+#[derive(Debug, Default)]
+pub struct Attrs {
+    by_name: RefCell<BTreeMap<String, Attr>>,
+}
+
+impl Attrs {
+    /// The value, or nothing when it is unset or unknown.
+    pub fn get(&self, name: &str) -> Option<String> {
+        self.by_name.borrow().get(name)?.value.clone()
+    }
+
+    /// The value as a number or another type with a text form.
+    pub fn parse<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
+        self.get(name)?.parse().ok()
+    }
+
+    pub fn access(&self, name: &str) -> Option<Access> {
+        Some(self.by_name.borrow().get(name)?.access)
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.by_name.borrow().keys().cloned().collect()
+    }
+
+    /// Set by the broker itself, whatever the access.
+    pub fn put(&self, name: &str, value: impl Into<String>, access: Access) {
+        let attr = Attr { value: Some(value.into()), access };
+        self.by_name.borrow_mut().insert(name.to_owned(), attr);
+    }
+
+    /// Give a known attribute a value unless the command line gave it one.
+    pub fn put_default(&self, name: &str, value: impl Into<String>, access: Access) {
+        let mut by_name = self.by_name.borrow_mut();
+        let attr = by_name.entry(name.to_owned()).or_insert(Attr { value: None, access });
+        attr.access = access;
+        attr.value.get_or_insert_with(|| value.into());
+    }
+
+    /// Set by the owner. ENOENT: unknown. EINVAL: not settable at run time; EPERM: not even by
+    /// force.
+    pub fn set(&self, name: &str, value: &str, force: bool) -> Result<(), Failure> {
+        let mut by_name = self.by_name.borrow_mut();
+        let attr = by_name
+            .get_mut(name)
+            .ok_or_else(|| Failure::new(Errno::ENOENT, "unknown attribute"))?;
+        match attr.access {
+            Access::Immutable if force => return Err(Errno::EPERM.into()),
+            Access::Immutable | Access::ReadOnly if !force => {
+                return Err(Failure::new(Errno::EINVAL, "attribute may not be updated"));
+            }
+            _ => attr.value = Some(value.to_owned()),
+        }
+        Ok(())
+    }
+
+    /// ENOENT: unknown. EPERM: not one that the owner may set.
+    pub fn remove(&self, name: &str) -> Result<(), Failure> {
+        let mut by_name = self.by_name.borrow_mut();
+        match by_name.get(name).map(|attr| attr.access) {
+            None => Err(Errno::ENOENT.into()),
+            Some(Access::Runtime) => {
+                by_name.remove(name);
+                Ok(())
+            }
+            Some(_) => Err(Errno::EPERM.into()),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The configuration object: every `*.toml` of a directory, merged (flux-config(5)).
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+/// The whole configuration as one JSON object, which is also its form on the wire.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Config {
+    root: Map<String, Value>,
+}
+
+/// Why a configuration can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{}: {error}", path.display())]
+    Read { path: PathBuf, error: std::io::Error },
+    #[error("{}:{line}: {text}", path.display())]
+    Syntax { path: PathBuf, line: usize, text: String },
+    #[error("{}: {text}", path.display())]
+    Merge { path: PathBuf, text: String },
+}
+
+impl Config {
+    pub fn from_object(root: Map<String, Value>) -> Config {
+        Config { root }
+    }
+
+    pub fn object(&self) -> &Map<String, Value> {
+        &self.root
+    }
+
+    /// The value at a dotted key, such as `policy.limits.duration`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        let mut keys = key.split('.');
+        let first = self.root.get(keys.next()?)?;
+        keys.try_fold(first, |value, key| value.get(key))
+    }
+
+    pub fn get_str(&self, key: &str) -> Option<&str> {
+        self.get(key)?.as_str()
+    }
+
+    pub fn get_bool(&self, key: &str) -> Option<bool> {
+        self.get(key)?.as_bool()
+    }
+
+    /// Read a `.toml` (or `.json`) file, or all `*.toml` files of a directory in the order of
+    /// their names.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let mut config = Config::default();
+        for file in config_files(path)? {
+            let table = read_file(&file)?;
+            merge(&mut config.root, table).map_err(|key| ConfigError::Merge {
+                path: file.clone(),
+                text: format!("'{key}' is set in another file of the directory already"),
+            })?;
+        }
+        Ok(config)
+    }
+}
+
+fn config_files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let error = |error| ConfigError::Read { path: path.to_owned(), error };
+    if !std::fs::metadata(path).map_err(error)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(error)? {
+        let file = entry.map_err(error)?.path();
+        let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if file.extension().is_some_and(|extension| extension == "toml") && !hidden {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read_file(path: &Path) -> Result<Map<String, Value>, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+    if path.extension().is_some_and(|extension| extension == "json") {
+        return serde_json::from_str(&text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            line: error.line(),
+            text: error.to_string(),
+        });
+    }
+    toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        line: error.span().map_or(1, |span| line_of(&text, span.start)),
+        text: error.message().to_owned(),
+    })
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+/// Merge tables key by key; a key that is set twice is an error, and is returned.
+fn merge(into: &mut Map<String, Value>, from: Map<String, Value>) -> Result<(), String> {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Object(there)), Value::Object(here)) => {
+                merge(there, here).map_err(|inner| format!("{key}.{inner}"))?;
+            }
+            (Some(_), _) => return Err(key),
+            (None, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+    Ok(())
+}

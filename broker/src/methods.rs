@@ -1,0 +1,90 @@
+//! The methods of a service: topic, caller check, decoding and handler, in one table.
+
+use std::collections::HashMap;
+
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
+use flux_protocol::message::Message;
+use flux_protocol::payload::Payload;
+use flux_protocol::rpc::{Method, Reply};
+
+use crate::call::{Call, Sender};
+use crate::context::Context;
+use crate::service::Service;
+
+type Handler<S> = Box<dyn Fn(&mut S, &Context<S>, Message)>;
+
+/// Topic to handler. Role check, decoding and the streaming flag are dealt with here, once.
+pub struct Methods<S> {
+    by_topic: HashMap<&'static str, Handler<S>>,
+}
+
+impl<S> std::fmt::Debug for Methods<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.by_topic.keys()).finish()
+    }
+}
+
+impl<S> Default for Methods<S> {
+    fn default() -> Self {
+        Methods { by_topic: HashMap::new() }
+    }
+}
+
+impl<S: Service> Methods<S> {
+    /// A method that is answered at once.
+    pub fn reply<M: Method>(
+        self,
+        handler: fn(&mut S, &Context<S>, M::Request, &Sender) -> Result<M::Response, Failure>,
+    ) -> Self {
+        self.serve::<M>(move |service, context, request, call| {
+            let result = handler(service, context, request, &call.sender());
+            call.finish(result);
+        })
+    }
+
+    /// A method that is answered later, or by a stream: the handler keeps the call.
+    pub fn serve<M: Method>(
+        mut self,
+        handler: impl Fn(&mut S, &Context<S>, M::Request, Call<M::Response>) + 'static,
+    ) -> Self {
+        let checked = move |service: &mut S, context: &Context<S>, message: Message| match check::<M>(
+            &message,
+        ) {
+            Ok(request) => {
+                let call = Call::new(context.router().clone(), message);
+                handler(service, context, request, call);
+            }
+            Err(failure) => context.router().respond_failure(&message, &failure),
+        };
+        self.by_topic.insert(M::TOPIC, Box::new(checked));
+        self
+    }
+
+    /// False when there is no such method here.
+    pub(crate) fn dispatch(
+        &self,
+        service: &mut S,
+        context: &Context<S>,
+        message: Message,
+    ) -> Result<(), Message> {
+        match self.by_topic.get(message.topic.as_str()) {
+            Some(handler) => {
+                handler(service, context, message);
+                Ok(())
+            }
+            None => Err(message),
+        }
+    }
+}
+
+fn check<M: Method>(message: &Message) -> Result<M::Request, Failure> {
+    if !M::WHO.admits(message.cred) {
+        return Err(Failure::new(Errno::EPERM, M::WHO.refusal()));
+    }
+    let request = M::Request::decode(message.payload.as_ref())?;
+    if M::REPLY == Reply::Stream && !message.is_streaming() {
+        return Err(Errno::EPROTO.into());
+    }
+    Ok(request)
+}

@@ -1,0 +1,267 @@
+//! A service: one task, one mailbox, one table of methods, no locks.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use flux_protocol::credential::Credential;
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
+use flux_protocol::message::{Kind, Message};
+use tokio::sync::watch;
+
+use crate::broker::Broker;
+use crate::call::Sender as Caller;
+use crate::config::Config;
+use crate::context::Context;
+use crate::handle::Handle;
+use crate::log::Severity;
+use crate::mailbox::{self, Delivery, Gate, Mailbox};
+use crate::methods::Methods;
+use crate::router::{Router, Sink};
+use crate::services::common;
+
+/// A broker service. Handlers run to their end without waiting; work that waits is
+/// [spawned](Context::spawn).
+pub trait Service: Sized + 'static {
+    /// The name it is loaded by.
+    const NAME: &'static str;
+    /// The service names under which it takes requests.
+    const SERVICES: &'static [&'static str];
+
+    /// Make the service; may call services that are loaded before it.
+    fn start(
+        context: &Context<Self>,
+        args: &[String],
+    ) -> impl Future<Output = Result<Self, Failure>>;
+
+    /// The table of methods.
+    fn methods() -> Methods<Self>;
+
+    /// A request whose topic is not in the table: true when it was taken.
+    fn unknown(&mut self, _context: &Context<Self>, message: Message) -> Result<(), Message> {
+        Err(message)
+    }
+
+    /// An event that was subscribed to.
+    fn event(&mut self, _context: &Context<Self>, _event: &Message) {}
+
+    /// A client, or a broker, that made requests here has gone.
+    fn disconnect(&mut self, _context: &Context<Self>, _sender: &Caller) {}
+
+    /// Check, and take over, a new configuration. Refuse with EINVAL and a text that names the
+    /// table and key.
+    fn configure(&mut self, _context: &Context<Self>, _config: &Config) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The payload of `stats-get`; without it the message counts are returned.
+    fn stats(&self, _context: &Context<Self>) -> Option<serde_json::Value> {
+        None
+    }
+
+    /// Set counters to zero (`stats-clear`).
+    fn clear_stats(&mut self) {}
+
+    /// The last thing it does; requests that come meanwhile are answered ENOSYS.
+    fn stop(self, _context: &Context<Self>) -> impl Future<Output = ()> {
+        std::future::ready(())
+    }
+}
+
+/// Where a module is in its life; the numbers of `module.list`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Status {
+    Init = 0,
+    Running = 1,
+    Finalizing = 2,
+    Exited = 3,
+}
+
+/// A loaded service, from outside.
+pub struct Loaded {
+    pub name: String,
+    pub uuid: Bytes,
+    pub services: Vec<String>,
+    pub gate: Rc<Gate>,
+    shared: Rc<Shared>,
+    status: watch::Receiver<Status>,
+    stop: Box<dyn Fn()>,
+}
+
+/// Counts of messages, by type: request, response, event, control.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) received: [Cell<u64>; 4],
+}
+
+/// What the task and the rest of the broker both see.
+struct Shared {
+    counts: Counts,
+    last_request: Cell<Instant>,
+}
+
+struct Inbox<S> {
+    sender: mailbox::Sender<S>,
+    cred: Credential,
+}
+
+// === impl Inbox ===
+
+impl<S> Sink for Inbox<S> {
+    fn deliver(&self, message: Message) {
+        let delivery = match message.kind {
+            Kind::Event { .. } => Delivery::Event(message),
+            _ => Delivery::Request(message),
+        };
+        self.sender.send(delivery);
+    }
+
+    fn gate(&self) -> Option<Rc<Gate>> {
+        Some(self.sender.gate().clone())
+    }
+
+    fn cred(&self) -> Credential {
+        self.cred
+    }
+}
+
+// === impl Loaded ===
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    pub fn status(&self) -> Status {
+        *self.status.borrow()
+    }
+
+    /// Seconds since the last request.
+    pub fn idle(&self) -> u64 {
+        self.shared.last_request.get().elapsed().as_secs()
+    }
+
+    /// Stop the service and wait until it has ended.
+    pub fn stop(&self) -> impl Future<Output = ()> + 'static {
+        (self.stop)();
+        let mut status = self.status.clone();
+        async move {
+            // The sender is dropped with the task, which is an end as well.
+            let _ = status.wait_for(|status| *status == Status::Exited).await;
+        }
+    }
+}
+
+/// Start a service under its own name and wait until it runs.
+pub async fn load<S: Service>(
+    broker: &Rc<Broker>,
+    name: Option<&str>,
+    args: &[String],
+) -> Result<Loaded, Failure> {
+    let name = name.unwrap_or(S::NAME);
+    let router = broker.router().clone();
+    let handle = Handle::new(router.clone());
+    let (sender, mailbox) = mailbox::channel::<S>();
+    let uuid = crate::router::new_uuid();
+    let context = Context::new(name, uuid.clone(), broker.clone(), handle, sender.clone());
+    let sink = Rc::new(Inbox { sender: sender.clone(), cred: router.owner_cred() });
+    router.attach(uuid.clone(), sink.clone());
+    let mut names: Vec<String> = S::SERVICES.iter().map(|s| (*s).to_owned()).collect();
+    if !S::SERVICES.contains(&name) {
+        names.push(name.to_owned());
+    }
+    for service in &names {
+        if let Err(failure) = router.register_service(service, &uuid, sink.clone()) {
+            router.detach(&uuid);
+            return Err(Failure::new(failure.errno, format!("service {service} is already there")));
+        }
+    }
+    let shared =
+        Rc::new(Shared { counts: Counts::default(), last_request: Cell::new(Instant::now()) });
+    let (status_tx, status) = watch::channel(Status::Init);
+    let gate = sender.gate().clone();
+    let stop = Box::new(move || {
+        sender.send(Delivery::Stop);
+    });
+    let service = match S::start(&context, args).await {
+        Ok(service) => service,
+        Err(failure) => {
+            router.detach(&uuid);
+            context.handle().close();
+            return Err(failure);
+        }
+    };
+    let _ = status_tx.send(Status::Running);
+    let task = Task { context, shared: shared.clone(), status: status_tx };
+    tokio::task::spawn_local(task.run(service, mailbox, router, uuid.clone()));
+    Ok(Loaded { name: name.to_owned(), uuid, services: names, gate, shared, status, stop })
+}
+
+struct Task<S> {
+    context: Context<S>,
+    shared: Rc<Shared>,
+    status: watch::Sender<Status>,
+}
+
+impl<S: Service> Task<S> {
+    async fn run(self, mut service: S, mut mailbox: Mailbox<S>, router: Router, uuid: Bytes) {
+        let methods = S::methods();
+        while let Some(delivery) = mailbox.recv().await {
+            match delivery {
+                Delivery::Request(message) => self.request(&methods, &mut service, message),
+                Delivery::Event(event) => {
+                    self.count(2);
+                    self.event(&mut service, &event);
+                }
+                Delivery::Work(work) => work(&mut service),
+                Delivery::Stop => break,
+            }
+        }
+        let _ = self.status.send(Status::Finalizing);
+        router.detach(&uuid);
+        service.stop(&self.context).await;
+        self.context.handle().close();
+        let _ = self.status.send(Status::Exited);
+    }
+
+    fn request(&self, methods: &Methods<S>, service: &mut S, message: Message) {
+        self.count(0);
+        self.shared.last_request.set(Instant::now());
+        let result = methods
+            .dispatch(service, &self.context, message)
+            .or_else(|message| service.unknown(&self.context, message))
+            .or_else(|message| {
+                common::dispatch(service, &self.context, &self.shared.counts, message)
+            });
+        if let Err(message) = result {
+            let text = format!("Unknown service method '{}'", message.topic);
+            self.context.router().respond_failure(&message, &Failure::new(Errno::ENOSYS, text));
+        }
+    }
+
+    fn event(&self, service: &mut S, event: &Message) {
+        if event.topic.method() == "stats-clear" && S::SERVICES.contains(&event.topic.service()) {
+            service.clear_stats();
+        }
+        service.event(&self.context, event);
+    }
+
+    fn count(&self, kind: usize) {
+        if let Some(count) = self.shared.counts.received.get(kind) {
+            count.set(count.get() + 1);
+        }
+    }
+}
+
+/// Log a failure of something that goes on all the same.
+pub fn log_failure<S: 'static>(context: &Context<S>, what: &str, result: Result<(), Failure>) {
+    if let Err(failure) = result {
+        context.log(Severity::Err, format!("{what}: {failure}"));
+    }
+}

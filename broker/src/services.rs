@@ -1,0 +1,4 @@
+//! The services of the broker, a file (and folder) each.
+
+pub mod attr;
+pub mod common;
