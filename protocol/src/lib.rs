@@ -4,10 +4,19 @@
 //! Each module names the RFC (or the file format) that defines it.
 #![forbid(unsafe_code)]
 
+pub mod blobref;
 pub mod credential;
 pub mod errno;
+pub mod eventlog;
 pub mod failure;
+pub mod fluid;
 pub mod frame;
+pub mod fsd;
+pub mod hostlist;
+pub mod idset;
+pub mod json;
 pub mod message;
 pub mod payload;
+pub mod real;
 pub mod rpc;
+pub mod treeobj;
