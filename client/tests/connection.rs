@@ -1,5 +1,7 @@
 //! A client against a broker that the test plays.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

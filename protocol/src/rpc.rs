@@ -8,9 +8,24 @@ use crate::credential::{Credential, Rolemask};
 use crate::payload::Payload;
 
 pub mod attr;
+pub mod broker;
 pub mod common;
+pub mod config;
+pub mod content;
+pub mod content_backing;
+pub mod cron;
 pub mod event;
+pub mod groups;
+pub mod kvs;
+pub mod kvs_watch;
+pub mod log;
+pub mod module;
+pub mod overlay;
+pub mod resource;
+pub mod rexec;
 pub mod service;
+pub mod shutdown;
+pub mod state_machine;
 
 /// Who may call a method. Handlers may add checks of their own, such as job ownership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -27,7 +27,7 @@ pub struct SetRequest {
     pub name: String,
     pub value: String,
     /// Also set what is otherwise read-only.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
 }
 

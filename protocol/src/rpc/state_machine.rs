@@ -1,0 +1,51 @@
+//! The broker's life from join to exit.
+
+use serde::{Deserialize, Serialize};
+
+use crate::payload::Empty;
+use crate::{json_payload, methods};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetResponse {
+    pub state: String,
+    /// Seconds in this state.
+    pub duration: f64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MonitorRequest {
+    /// The stream ends after this state.
+    #[serde(rename = "final")]
+    pub last: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MonitorResponse {
+    pub state: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PostRequest {
+    pub event: String,
+    #[serde(default)]
+    pub error: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SdNotifyRequest {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+}
+
+json_payload!(GetResponse, MonitorRequest, MonitorResponse, PostRequest, SdNotifyRequest);
+
+methods! {
+    Get: "state-machine.get", User, One, Empty => GetResponse;
+    /// Answers when the broker enters run. ENOENT "broker has surpassed RUN state".
+    Wait: "state-machine.wait", User, One, Empty => Empty;
+    /// One response per change of state.
+    Monitor: "state-machine.monitor", Owner, Stream, MonitorRequest => MonitorResponse;
+    Post: "state-machine.post", Owner, Never, PostRequest => Empty;
+    SdNotify: "state-machine.sd-notify", Owner, Never, SdNotifyRequest => Empty;
+    Disconnect: "state-machine.disconnect", Owner, Never, Empty => Empty;
+}
