@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blobref;
+pub mod constraint;
 pub mod credential;
 pub mod errno;
 pub mod eventlog;
@@ -17,6 +18,7 @@ pub mod idset;
 pub mod json;
 pub mod message;
 pub mod payload;
+pub mod r;
 pub mod real;
 pub mod rpc;
 pub mod treeobj;
