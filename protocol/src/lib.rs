@@ -16,6 +16,7 @@ pub mod fsd;
 pub mod hostlist;
 pub mod idset;
 pub mod json;
+pub mod layout;
 pub mod message;
 pub mod payload;
 pub mod r;

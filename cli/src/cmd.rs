@@ -1,0 +1,5 @@
+//! The commands, one per file; `table.rs` lists them.
+
+pub mod attr;
+pub mod help;
+pub mod version;

@@ -1,0 +1,73 @@
+//! `flux help`, and the text of `flux --help`.
+
+use std::process::Command;
+
+use clap::Args;
+
+use crate::context::Context;
+use crate::failure::{Failure, Outcome, strerror};
+use crate::table::{self, GROUPS};
+use crate::{out, usage};
+
+#[derive(Debug, Args)]
+#[command(override_usage = "flux help [COMMAND]")]
+pub struct Help {
+    command: Option<String>,
+}
+
+impl Help {
+    pub async fn run(self, context: Context) -> Outcome {
+        let Some(command) = self.command else {
+            out!("{}", overview());
+            return Ok(0);
+        };
+        let page = match command.strip_prefix("flux") {
+            Some(_) => command.clone(),
+            None => format!("flux-{command}"),
+        };
+        if has_page(&context, &page) {
+            let status = Command::new("man").arg(&page).envs(context.env.all()).status();
+            let status = status.map_err(|e| Failure::of("man", strerror(&e)))?;
+            return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
+        }
+        let name = page.trim_start_matches("flux-");
+        match table::find(name) {
+            Some(command) => {
+                let mut command = (command.build)();
+                command.build();
+                out!("{}", usage::help(&command));
+                Ok(0)
+            }
+            None => Err(Failure::new(format_args!("there is no manual page for {name}"))),
+        }
+    }
+}
+
+fn has_page(context: &Context, page: &str) -> bool {
+    let man = context.layout.man_path();
+    ["1", "5", "7"].iter().any(|section| {
+        let file = man.join(format!("man{section}/{page}.{section}"));
+        file.is_file() || file.with_extension(format!("{section}.gz")).is_file()
+    })
+}
+
+/// What `flux --help` prints.
+pub fn overview() -> String {
+    let mut text = String::from(
+        "Usage: flux [OPTIONS] COMMAND ARGS
+  -h, --help             Display this message.
+  -v, --verbose          Be verbose about environment and command search
+  -V, --version          Display command and component versions
+  -p, --parent           Set environment of parent instead of current instance
+  -r, --root             Set environment of root instead of current instance
+",
+    );
+    for (heading, commands) in GROUPS {
+        text.push_str(&format!("\n{heading}\n"));
+        for (name, about) in *commands {
+            text.push_str(&format!("   {name:<18} {about}\n"));
+        }
+    }
+    text.push_str("\nSee 'flux help COMMAND' for more information about a specific command.\n");
+    text
+}

@@ -1,0 +1,54 @@
+//! What every command gets besides its arguments.
+
+use std::path::PathBuf;
+
+use flux_client::{Client, OpenError};
+use flux_protocol::errno::Errno;
+use flux_protocol::layout::Layout;
+
+use crate::environment::Environment;
+use crate::failure::Failure;
+
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub env: Environment,
+    pub layout: Layout,
+    /// This very program.
+    pub program: PathBuf,
+    /// Name in front of a failure to connect.
+    pub(crate) open_prefix: String,
+}
+
+impl Context {
+    /// Connect to the instance that the environment names, else to the system instance.
+    pub async fn connect(&self) -> Result<Client, Failure> {
+        let uri = self.env.get("FLUX_URI").map(str::to_owned);
+        Client::open(Some(&uri.unwrap_or_else(flux_client::default_uri)))
+            .await
+            .map_err(|error| open_failure(&error).prefix(self.open_prefix.clone()))
+    }
+
+    /// Connect to the instance at `uri`.
+    pub async fn connect_to(&self, uri: &str) -> Result<Client, Failure> {
+        Client::open(Some(uri))
+            .await
+            .map_err(|error| open_failure(&error).prefix(self.open_prefix.clone()))
+    }
+}
+
+/// The errno in words, as programs expect it, and where there is more to say, that too.
+fn open_failure(error: &OpenError) -> Failure {
+    let detail = match error {
+        OpenError::NotFound(path) => {
+            format!(" (no broker at {}; FLUX_URI names another)", path.display())
+        }
+        OpenError::Connect { path, errno: Errno::ECONNREFUSED } => {
+            format!(" (the broker at {} is not running)", path.display())
+        }
+        OpenError::Connect { path, .. } => format!(" ({})", path.display()),
+        OpenError::Refused(Errno::EPERM) => " (this instance admits its owner only)".to_owned(),
+        OpenError::Refused(_) => String::new(),
+        error => format!(" ({error})"),
+    };
+    Failure::new(format_args!("flux_open: {}{detail}", error.errno()))
+}

@@ -1,0 +1,139 @@
+//! The table of commands: name, what it is for, and the type that holds its arguments.
+//!
+//! A command is a file in `cmd/` with a type that clap can fill from arguments and that has
+//! `async fn run(self, context: Context) -> Outcome`; one line here makes it known.
+
+use std::pin::Pin;
+
+use clap::{Args, FromArgMatches};
+
+use crate::cmd;
+use crate::context::Context;
+use crate::failure::Outcome;
+
+/// Whose habits a command has; they show in usage errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Called `flux NAME`; usage errors exit with 1.
+    Builtin,
+    /// Called `flux-NAME`; usage errors exit with 1.
+    Optparse,
+    /// Called `flux-NAME`; usage errors exit with 2.
+    Argparse,
+}
+
+type Running = Pin<Box<dyn Future<Output = Outcome>>>;
+
+/// A row of the table.
+#[derive(Clone, Copy)]
+pub struct Command {
+    pub name: &'static str,
+    pub style: Style,
+    /// Its arguments.
+    pub build: fn() -> clap::Command,
+    /// Run it with parsed arguments.
+    pub run: fn(clap::ArgMatches, Context) -> Result<Running, clap::Error>,
+}
+
+macro_rules! commands {
+    ($($name:literal $style:ident $args:ty: $about:literal;)*) => {
+        /// Every command that is part of this program.
+        pub const COMMANDS: &[Command] = &[$(
+            Command {
+                name: $name,
+                style: Style::$style,
+                build: || <$args as Args>::augment_args(blank($name, Style::$style, $about)),
+                run: |matches, context| {
+                    let args = <$args as FromArgMatches>::from_arg_matches(&matches)?;
+                    Ok(Box::pin(args.run(context)))
+                },
+            },
+        )*];
+    };
+}
+
+commands! {
+    "getattr" Builtin cmd::attr::Getattr: "Get broker attribute";
+    "help" Builtin cmd::help::Help: "Display help information for flux commands";
+    "lsattr" Builtin cmd::attr::Lsattr: "List broker attributes";
+    "setattr" Builtin cmd::attr::Setattr: "Set broker attribute";
+    "version" Builtin cmd::version::Version: "Display flux version information";
+}
+
+/// The help of `flux` itself: what to show under which heading.
+pub const GROUPS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "run and submit jobs, allocate resources",
+        &[
+            ("submit", "submit a job to a Flux instance"),
+            ("run", "run a Flux job interactively"),
+            ("bulksubmit", "submit jobs in bulk to a Flux instance"),
+            ("alloc", "allocate a new Flux instance for interactive use"),
+            ("batch", "submit a batch script to Flux"),
+        ],
+    ),
+    (
+        "list and interact with jobs",
+        &[
+            ("jobs", "list jobs submitted to Flux"),
+            ("top", "display running Flux jobs"),
+            ("pstree", "display job hierarchies"),
+            ("cancel", "cancel one or more jobs"),
+            ("pgrep/pkill", "search or cancel matching jobs"),
+            ("job", "get job status, info, etc (see: flux help job)"),
+            ("proxy", "proxy connections to Flux jobs and instances"),
+            ("watch", "monitor one or more Flux jobs"),
+            ("update", "update active Flux jobs"),
+        ],
+    ),
+    (
+        "get resource, queue and other instance information",
+        &[
+            ("resource", "list/manipulate Flux resource status"),
+            ("queue", "list and manipulate flux queues"),
+            ("overlay", "Show flux overlay network status"),
+            ("uptime", "Tell how long Flux has been up and running"),
+        ],
+    ),
+    (
+        "other useful commands",
+        &[
+            ("start", "bootstrap a local Flux instance"),
+            ("version", "Display flux version information"),
+            ("config", "Manage/query Flux configuration"),
+            ("env", "Print the flux environment or execute a command inside it"),
+            ("admin", "Flux administration subcommands"),
+            ("hostlist", "fetch, combine, and manipulate Flux hostlists"),
+        ],
+    ),
+];
+
+pub fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+impl Style {
+    /// What a command calls itself in usage text.
+    pub fn full_name(self, name: &str) -> String {
+        match self {
+            Style::Builtin => format!("flux {name}"),
+            Style::Optparse | Style::Argparse => format!("flux-{name}"),
+        }
+    }
+}
+
+fn blank(name: &'static str, style: Style, about: &'static str) -> clap::Command {
+    clap::Command::new(name)
+        .bin_name(style.full_name(name))
+        .about(about)
+        .infer_long_args(true)
+        .args_override_self(true)
+        .disable_help_subcommand(true)
+        .no_binary_name(true)
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Command").field("name", &self.name).finish_non_exhaustive()
+    }
+}
