@@ -22,6 +22,7 @@ mod client;
 mod connect;
 mod error;
 mod events;
+pub mod kvs;
 mod pending;
 mod pump;
 mod service;

@@ -1,9 +1,9 @@
 //! The key value store (RFC 11).
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::payload::{Empty, Object};
+use crate::treeobj::Treeobj;
 use crate::{json_payload, methods};
 
 /// The namespace that always is there.
@@ -49,22 +49,21 @@ pub struct LookupRequest {
     pub flags: u32,
     /// Tree object of a directory, instead of `namespace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rootdir: Option<Value>,
+    pub rootdir: Option<Treeobj>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootseq: Option<i64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LookupResponse {
-    /// Tree object.
-    pub val: Value,
+    pub val: Treeobj,
 }
 
 /// With a root as the lookup saw it, also where the key is missing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LookupPlusResponse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub val: Option<Value>,
+    pub val: Option<Treeobj>,
     /// Why there is no `val`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<u32>,
@@ -86,8 +85,9 @@ pub struct Op {
     pub key: String,
     /// 0 or [`OP_APPEND`].
     pub flags: u32,
-    /// Tree object to put there; null unlinks.
-    pub dirent: Value,
+    /// What to put there; nothing unlinks. The key must be there all the same.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub dirent: Option<Treeobj>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
