@@ -1,15 +1,19 @@
 //! What all services of one broker share: identity, attributes, configuration, log, router.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
 use flux_protocol::credential::Userid;
+use flux_protocol::hostlist::Hostlist;
+use flux_protocol::idset::Idset;
 
 use crate::attrs::Attrs;
 use crate::config::Config;
 use crate::log::Logger;
+use crate::modules::Modules;
 use crate::router::Router;
+use crate::services::state_machine::Life;
 
 /// One broker of an instance.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Broker {
     attrs: Attrs,
     config: RefCell<Rc<Config>>,
     log: Logger,
+    modules: Modules,
+    life: OnceCell<Rc<Life>>,
 }
 
 impl Broker {
@@ -35,6 +41,8 @@ impl Broker {
             log: Logger::new(rank, &attrs),
             attrs,
             config: RefCell::new(Rc::new(config)),
+            modules: Modules::default(),
+            life: OnceCell::new(),
         })
     }
 
@@ -65,6 +73,34 @@ impl Broker {
 
     pub fn log(&self) -> &Logger {
         &self.log
+    }
+
+    pub fn modules(&self) -> &Modules {
+        &self.modules
+    }
+
+    /// Give the broker its life, once, before the state machine starts.
+    pub fn set_life(&self, life: Rc<Life>) {
+        let _ = self.life.set(life);
+    }
+
+    /// Present from before the state machine starts; a broker in a test may have none.
+    pub fn life(&self) -> Option<&Rc<Life>> {
+        self.life.get()
+    }
+
+    /// The hosts of ranks, by the `hostlist` attribute.
+    pub fn hosts_of(&self, ranks: &Idset) -> String {
+        let all: Hostlist =
+            self.attrs.get("hostlist").and_then(|text| text.parse().ok()).unwrap_or_default();
+        let mut hosts = Hostlist::new();
+        for rank in ranks.iter() {
+            match all.nth(u64::from(rank)) {
+                Some(host) => hosts.push_host(&host),
+                None => hosts.push_host("?"),
+            }
+        }
+        hosts.to_string()
     }
 
     pub fn config(&self) -> Rc<Config> {

@@ -19,6 +19,8 @@ pub enum ConfigError {
     Syntax { path: PathBuf, line: usize, text: String },
     #[error("{}: {text}", path.display())]
     Merge { path: PathBuf, text: String },
+    #[error("--conf={value}: {text}")]
+    Update { value: String, text: String },
 }
 
 impl Config {
@@ -57,6 +59,50 @@ impl Config {
             })?;
         }
         Ok(config)
+    }
+}
+
+impl Config {
+    /// Update from the value of a `--conf` option: `KEY=VAL`, inline JSON, inline TOML (with a
+    /// newline in it), or a path.
+    pub fn update(&mut self, value: &str) -> Result<(), ConfigError> {
+        let error = |text: String| ConfigError::Update { value: value.to_owned(), text };
+        let table = if value.trim_start().starts_with('{') {
+            serde_json::from_str(value).map_err(|e| error(e.to_string()))?
+        } else if value.contains('\n') {
+            toml::from_str(value).map_err(|e| error(e.message().to_owned()))?
+        } else if let Some((key, text)) = value.split_once('=') {
+            key_value(key, text).map_err(error)?
+        } else {
+            read_file(Path::new(value))?
+        };
+        overwrite(&mut self.root, table);
+        Ok(())
+    }
+}
+
+/// `a.b=VAL` as nested tables; what is not JSON is a string.
+fn key_value(key: &str, text: &str) -> Result<Map<String, Value>, String> {
+    let leaf = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+    let value = key.rsplit('.').try_fold(leaf, |value, key| match key {
+        "" => Err(format!("'{key}' is not a key")),
+        key => Ok(Value::Object(Map::from_iter([(key.to_owned(), value)]))),
+    })?;
+    match value {
+        Value::Object(table) => Ok(table),
+        _ => Err("there is no key".to_owned()),
+    }
+}
+
+/// Merge tables key by key; what is new stands above what is there.
+fn overwrite(into: &mut Map<String, Value>, from: Map<String, Value>) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Object(there)), Value::Object(here)) => overwrite(there, here),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
     }
 }
 

@@ -9,10 +9,21 @@ pub mod config;
 pub mod connector;
 pub mod context;
 pub mod handle;
+pub mod instance;
 pub mod log;
 pub mod mailbox;
 pub mod methods;
+pub mod modules;
+pub mod paths;
+pub mod peers;
+pub mod rc;
 pub mod router;
+pub mod rundir;
 pub mod service;
 pub mod services;
+pub mod startlog;
+pub mod state;
 pub mod time;
+
+/// Version of this software, as brokers compare it when they join.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

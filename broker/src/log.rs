@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::time::SystemTime;
 
+use tokio::sync::mpsc;
+
 use crate::attrs::{Access, Attrs};
 
 /// Severity of a line, as syslog has it; lower is worse.
@@ -46,7 +48,7 @@ pub struct Logger {
     ring_size: Cell<usize>,
     ring: RefCell<VecDeque<Record>>,
     count: Cell<u64>,
-    watcher: RefCell<Option<Box<dyn Fn(&Record)>>>,
+    subscribers: RefCell<Vec<mpsc::UnboundedSender<Record>>>,
 }
 
 impl std::fmt::Debug for Logger {
@@ -92,6 +94,11 @@ impl Record {
         let time = crate::time::utc_micros(self.time);
         format!("<{pri}>1 {time} {} {} - - - {}", self.rank, self.app, self.text)
     }
+
+    /// `broker.info[0]: TEXT` with a newline, as commands show it.
+    pub fn line(&self) -> String {
+        format!("{}.{}[{}]: {}\n", self.app, self.severity.name(), self.rank, self.text)
+    }
 }
 
 impl Logger {
@@ -113,7 +120,7 @@ impl Logger {
             ring_size: Cell::new(attrs.parse("log-ring-size").unwrap_or(1024)),
             ring: RefCell::default(),
             count: Cell::new(0),
-            watcher: RefCell::default(),
+            subscribers: RefCell::default(),
         }
     }
 
@@ -143,9 +150,7 @@ impl Logger {
         if record.severity as u8 <= self.stderr_level.get() {
             self.write_stderr(&record);
         }
-        if let Some(watcher) = self.watcher.borrow().as_ref() {
-            watcher(&record);
-        }
+        self.subscribers.borrow_mut().retain(|queue| queue.send(record.clone()).is_ok());
         self.count.set(self.count.get() + 1);
         let mut ring = self.ring.borrow_mut();
         ring.push_back(record);
@@ -159,13 +164,16 @@ impl Logger {
         self.ring.borrow().iter().cloned().collect()
     }
 
-    /// Called for every line from now on; must not log.
-    pub fn watch(&self, watcher: impl Fn(&Record) + 'static) {
-        *self.watcher.borrow_mut() = Some(Box::new(watcher));
+    /// Every line from now on, until the receiver is dropped.
+    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Record> {
+        let (queue, lines) = mpsc::unbounded_channel();
+        self.subscribers.borrow_mut().push(queue);
+        lines
     }
 
     fn write_stderr(&self, record: &Record) {
         let Record { severity, rank, app, text, .. } = record;
+        // The journal takes the severity off the line.
         let prefix = if self.journal { format!("<{}>", *severity as u8) } else { String::new() };
         let mut stderr = std::io::stderr().lock();
         for line in text.lines() {

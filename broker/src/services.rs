@@ -2,3 +2,5 @@
 
 pub mod attr;
 pub mod common;
+pub mod shutdown;
+pub mod state_machine;

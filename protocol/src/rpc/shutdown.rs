@@ -21,8 +21,9 @@ pub struct StartResponse {
 json_payload!(StartRequest, StartResponse);
 
 methods! {
-    /// Streams the log until shutdown is complete. EINVAL: not rank 0, or not running.
-    Start: "shutdown.start", Owner, Stream, StartRequest => StartResponse;
+    /// With the streaming flag the log until shutdown is complete, else one answer at once.
+    /// EINVAL: not rank 0, or not running.
+    Start: "shutdown.start", Owner, OneOrStream, StartRequest => StartResponse;
     /// Same topic without the streaming flag: answers at once.
     StartOnly: "shutdown.start", Owner, One, Empty => Empty;
     Disconnect: "shutdown.disconnect", Owner, Never, Empty => Empty;

@@ -43,8 +43,8 @@ methods! {
     Get: "state-machine.get", User, One, Empty => GetResponse;
     /// Answers when the broker enters run. ENOENT "broker has surpassed RUN state".
     Wait: "state-machine.wait", User, One, Empty => Empty;
-    /// One response per change of state.
-    Monitor: "state-machine.monitor", Owner, Stream, MonitorRequest => MonitorResponse;
+    /// With the streaming flag one response per change of state, ENODATA after the last.
+    Monitor: "state-machine.monitor", Owner, OneOrStream, MonitorRequest => MonitorResponse;
     Post: "state-machine.post", Owner, Never, PostRequest => Empty;
     SdNotify: "state-machine.sd-notify", Owner, Never, SdNotifyRequest => Empty;
     Disconnect: "state-machine.disconnect", Owner, Never, Empty => Empty;

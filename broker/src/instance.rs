@@ -1,0 +1,172 @@
+//! A broker process from its command line to its exit code.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use flux_protocol::credential::Userid;
+use nix::unistd::getuid;
+
+use crate::attrs::{Access, Attrs};
+use crate::broker::Broker;
+use crate::config::{Config, ConfigError};
+use crate::connector::Connector;
+use crate::peers::{NoPeers, Peers};
+use crate::rc::Script;
+use crate::rundir::{Rundir, RundirError};
+use crate::service::{self, Loaded};
+use crate::services::attr::Attr;
+use crate::services::shutdown::Shutdown;
+use crate::services::state_machine::{Life, StateMachine};
+use crate::state::State;
+
+/// The command line of `flux broker`.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `-S NAME=VALUE`
+    pub attrs: Vec<(String, String)>,
+    pub config_path: Option<PathBuf>,
+    /// `--conf`, in order.
+    pub config_updates: Vec<String>,
+    pub verbose: u8,
+    /// The initial program.
+    pub command: Vec<String>,
+}
+
+/// Why a broker can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("Config file error: {0}")]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Rundir(#[from] RundirError),
+    #[error("{attr}: {text}")]
+    Attr { attr: &'static str, text: String },
+    #[error("could not listen at {}: {error}", path.display())]
+    Listen { path: PathBuf, error: std::io::Error },
+    #[error("could not start the {service} service: {text}")]
+    Service { service: &'static str, text: String },
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Run a broker to its end; the exit code of the process.
+pub async fn run(options: Options) -> Result<u8, StartError> {
+    let attrs = Attrs::default();
+    for (name, value) in &options.attrs {
+        attrs.put(name, value, Access::ReadOnly);
+    }
+    let config = load_config(&options, &attrs)?;
+    let (rank, size) = (0, 1);
+    let peers: Rc<dyn Peers> = Rc::new(NoPeers);
+    let rundir = Rundir::create(&attrs, rank)?;
+    set_general_attrs(&attrs, rank, size);
+    let owner = Userid(getuid().as_raw());
+    let broker = Broker::new(rank, size, owner, attrs, config);
+    let initial_program = initial_program(&broker, &options);
+    let life = Life::new(&broker, peers, initial_program)?;
+    broker.set_life(life.clone());
+    let socket = socket_path(broker.attrs())?;
+    let connector = Connector::listen(&broker, &socket)
+        .map_err(|error| StartError::Listen { path: socket.clone(), error })?;
+    let services = load_services(&broker).await?;
+    let mut state = life.state();
+    // The sender lives as long as `life`.
+    let _ = state.wait_for(|state| *state == State::Exit).await;
+    for loaded in services.iter().rev() {
+        loaded.stop().await;
+    }
+    drop(connector);
+    rundir.remove();
+    Ok(life.exit_code())
+}
+
+fn load_config(options: &Options, attrs: &Attrs) -> Result<Config, StartError> {
+    let from_env = std::env::var_os("FLUX_CONF_DIR").map(PathBuf::from);
+    let path = options.config_path.clone().or(from_env);
+    let mut config = match &path {
+        Some(path) => {
+            attrs.put("config.path", path.to_string_lossy(), Access::Immutable);
+            Config::load(path)?
+        }
+        None => Config::default(),
+    };
+    for update in &options.config_updates {
+        config.update(update)?;
+    }
+    Ok(config)
+}
+
+/// Attributes that only tell what is so.
+fn set_general_attrs(attrs: &Attrs, rank: u32, size: u32) {
+    let immutable = [
+        ("rank", rank.to_string()),
+        ("size", size.to_string()),
+        ("broker.pid", std::process::id().to_string()),
+        ("security.owner", getuid().to_string()),
+        ("broker.starttime", start_time()),
+    ];
+    for (name, value) in immutable {
+        attrs.put(name, value, Access::Immutable);
+    }
+    attrs.put("version", crate::VERSION, Access::ReadOnly);
+    attrs.put_default("instance-level", "0", Access::Immutable);
+    attrs.put_default("hostlist", hostname(attrs), Access::Immutable);
+    attrs.put_default("hostname", hostname(attrs), Access::ReadOnly);
+}
+
+fn start_time() -> String {
+    format!("{:.2}", crate::time::unix_seconds(std::time::SystemTime::now()))
+}
+
+/// The name of this host; tests set the attribute or the environment to pretend another.
+pub fn hostname(attrs: &Attrs) -> String {
+    attrs.get("hostname").or_else(|| std::env::var("FLUX_FAKE_HOSTNAME").ok()).unwrap_or_else(
+        || {
+            nix::unistd::gethostname()
+                .map_or("localhost".to_owned(), |name| name.to_string_lossy().into_owned())
+        },
+    )
+}
+
+fn initial_program(broker: &Broker, options: &Options) -> Option<Script> {
+    let none = broker.attrs().get("broker.rc2_none").is_some();
+    (broker.rank() == 0 && !none).then(|| Script::from_args(&options.command))
+}
+
+/// Where clients connect: `local-uri`, by default in the rundir.
+fn socket_path(attrs: &Attrs) -> Result<PathBuf, StartError> {
+    let rundir = attrs.get("rundir").unwrap_or_default();
+    let rank = attrs.get("rank").unwrap_or_default();
+    let default = format!("local://{rundir}/local-{rank}");
+    attrs.put_default("local-uri", default, Access::Immutable);
+    let uri = attrs.get("local-uri").unwrap_or_default();
+    let path = uri.strip_prefix("local://").ok_or_else(|| StartError::Attr {
+        attr: "local-uri",
+        text: format!("'{uri}' does not begin with local://"),
+    })?;
+    // A socket that a broker left behind when it crashed is in the way of the new one.
+    let path = Path::new(path);
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(StartError::Attr {
+            attr: "local-uri",
+            text: format!("another broker is listening at {}", path.display()),
+        });
+    }
+    let _ = std::fs::remove_file(path);
+    Ok(path.to_owned())
+}
+
+/// The services that are there from the first state to the last.
+async fn load_services(broker: &Rc<Broker>) -> Result<Vec<Loaded>, StartError> {
+    Ok(vec![
+        load::<Attr>(broker).await?,
+        load::<Shutdown>(broker).await?,
+        load::<StateMachine>(broker).await?,
+    ])
+}
+
+async fn load<S: service::Service>(broker: &Rc<Broker>) -> Result<Loaded, StartError> {
+    service::load::<S>(broker, None, &[])
+        .await
+        .map_err(|failure| StartError::Service { service: S::NAME, text: failure.to_string() })
+}

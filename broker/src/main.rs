@@ -1,0 +1,61 @@
+//! `flux-broker`, which `flux broker` and `flux start` execute.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use flux_broker::instance::{self, Options};
+
+/// Run a Flux message broker.
+#[derive(Debug, Parser)]
+#[command(name = "flux-broker", version, max_term_width = 80)]
+struct Args {
+    /// Be annoyingly chatty
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Set initial value for broker attribute
+    #[arg(short = 'S', long = "setattr", value_name = "ATTR=VAL")]
+    setattr: Vec<String>,
+    /// Read broker configuration from PATH, a directory with TOML files or a file
+    #[arg(short = 'c', long, value_name = "PATH")]
+    config_path: Option<PathBuf>,
+    /// Update the configuration with a file, KEY=VAL, inline JSON or TOML
+    #[arg(long, value_name = "VALUE")]
+    conf: Vec<String>,
+    /// Initial program and its arguments (default: an interactive shell)
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let attrs = args
+        .setattr
+        .iter()
+        .map(|setting| {
+            // A name without a value is set to 1, which is how flags are given.
+            let (name, value) = setting.split_once('=').unwrap_or((setting, "1"));
+            (name.to_owned(), value.to_owned())
+        })
+        .collect();
+    let options = Options {
+        attrs,
+        config_path: args.config_path,
+        config_updates: args.conf,
+        verbose: args.verbose,
+        command: args.command,
+    };
+    match run(options) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("flux-broker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<u8, instance::StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, instance::run(options))
+}

@@ -1,0 +1,132 @@
+//! The services that are loaded and unloaded by name, in flux-core's names for its modules.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
+
+use crate::broker::Broker;
+use crate::log::Severity;
+use crate::peers::LocalFuture;
+use crate::service::{self, Loaded, Service, Status};
+
+/// A module that can be loaded.
+pub struct Module {
+    pub name: &'static str,
+    /// Where rc1 loads it.
+    pub on: On,
+    start: fn(Rc<Broker>, Option<String>, Vec<String>) -> LocalFuture<Result<Loaded, Failure>>,
+}
+
+/// The ranks on which rc1 loads a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    All,
+    Leader,
+    /// Only when it is asked for.
+    Request,
+}
+
+/// All modules, in the order in which rc1 loads them; rc3 unloads them in the reverse order.
+pub const MODULES: &[Module] = &[];
+
+/// The modules that are loaded now, in the order of loading.
+#[derive(Debug, Default)]
+pub struct Modules {
+    loaded: RefCell<Vec<Rc<Loaded>>>,
+}
+
+/// A row of [`MODULES`].
+#[allow(dead_code, reason = "the table may be empty")]
+const fn module<S: Service>(on: On) -> Module {
+    Module {
+        name: S::NAME,
+        on,
+        start: |broker, name, args| {
+            Box::pin(async move { service::load::<S>(&broker, name.as_deref(), &args).await })
+        },
+    }
+}
+
+impl std::fmt::Debug for Module {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Module").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The row of a module; a path or the ending `.so` of an old configuration is not looked at.
+pub fn find(path: &str) -> Option<&'static Module> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let name = name.strip_suffix(".so").unwrap_or(name);
+    MODULES.iter().find(|module| module.name == name)
+}
+
+impl Modules {
+    /// Load a module, under another name if one is given.
+    ///
+    /// ENOENT: no such module. EEXIST: the name is in use. Else what the module failed with.
+    pub async fn load(
+        &self,
+        broker: &Rc<Broker>,
+        path: &str,
+        name: Option<&str>,
+        args: &[String],
+    ) -> Result<(), Failure> {
+        let module = find(path)
+            .ok_or_else(|| Failure::new(Errno::ENOENT, "module not found in search path"))?;
+        let as_name = name.unwrap_or(module.name);
+        if self.get(as_name).is_some() {
+            return Err(Errno::EEXIST.into());
+        }
+        broker.log().append(Severity::Debug, "broker", &format!("insmod {as_name}"));
+        let loaded = (module.start)(broker.clone(), name.map(str::to_owned), args.to_vec()).await?;
+        self.loaded.borrow_mut().push(Rc::new(loaded));
+        Ok(())
+    }
+
+    /// Unload a module and wait for its end. ENOENT: it is not loaded.
+    pub async fn remove(&self, broker: &Rc<Broker>, name: &str) -> Result<(), Failure> {
+        let loaded = self.get(name).ok_or(Errno::ENOENT)?;
+        broker.log().append(Severity::Debug, "broker", &format!("rmmod {name}"));
+        loaded.stop().await;
+        self.loaded.borrow_mut().retain(|other| !Rc::ptr_eq(other, &loaded));
+        broker.log().append(Severity::Debug, "broker", &format!("module {name} exited"));
+        Ok(())
+    }
+
+    pub fn get(&self, name: &str) -> Option<Rc<Loaded>> {
+        self.loaded.borrow().iter().find(|loaded| loaded.name == name).cloned()
+    }
+
+    /// In the order of loading.
+    pub fn list(&self) -> Vec<Rc<Loaded>> {
+        self.loaded.borrow().clone()
+    }
+
+    /// Load what rc1 loads on this rank. Stops at the first that fails, and names it.
+    pub async fn load_all(&self, broker: &Rc<Broker>) -> Result<(), Failure> {
+        for module in MODULES {
+            let wanted = match module.on {
+                On::All => true,
+                On::Leader => broker.rank() == 0,
+                On::Request => false,
+            };
+            if wanted && self.get(module.name).is_none() {
+                self.load(broker, module.name, None, &[]).await.map_err(|failure| {
+                    Failure::new(failure.errno, format!("{}: {failure}", module.name))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unload all, the last first.
+    pub async fn remove_all(&self, broker: &Rc<Broker>) {
+        while let Some(loaded) = self.list().last().cloned() {
+            if loaded.status() != Status::Exited {
+                let _ = self.remove(broker, &loaded.name).await;
+            }
+        }
+    }
+}

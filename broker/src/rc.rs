@@ -1,0 +1,261 @@
+//! Scripts of the broker's life: rc1.d and rc3.d fragments, the initial program, the cleanup.
+//!
+//! Each is logged when it begins and when it ends: `rc1.0: running PATH`, then
+//! `rc1.0: COMMAND Exited (rc=0) 0.4s`; its output is logged line by line.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::rc::Rc;
+use std::time::Instant;
+
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
+use flux_protocol::message::{Flags, Nodeid};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::Command;
+
+use crate::broker::Broker;
+use crate::handle::Handle;
+use crate::log::Severity;
+
+/// A command line with the way in which it is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Script {
+    /// A program with its arguments.
+    Program(Vec<String>),
+    /// A line for the user's shell.
+    Line(String),
+    /// The user's shell by itself.
+    Shell,
+}
+
+impl Script {
+    /// As the arguments of `flux start` and `flux broker` mean it: a single one is a line for the
+    /// shell, none is the shell.
+    pub fn from_args(args: &[String]) -> Script {
+        match args {
+            [] => Script::Shell,
+            [line] => Script::Line(line.clone()),
+            _ => Script::Program(args.to_vec()),
+        }
+    }
+
+    /// For log lines; the shell's path is left out to its name.
+    pub fn command_line(&self) -> String {
+        let name = |shell: String| {
+            Path::new(&shell).file_name().map_or(shell.clone(), |s| s.to_string_lossy().into())
+        };
+        match self {
+            Script::Program(args) => args.join(" "),
+            Script::Line(line) => format!("{} -c {line}", name(user_shell())),
+            Script::Shell => name(user_shell()),
+        }
+    }
+
+    /// The command with the environment that finds this broker.
+    pub fn command(&self, broker: &Broker) -> Command {
+        let mut command = match self {
+            Script::Program(args) => {
+                let mut args = args.iter();
+                let mut command = Command::new(args.next().map_or("", String::as_str));
+                command.args(args);
+                command
+            }
+            Script::Line(line) => {
+                let mut command = Command::new(user_shell());
+                command.arg("-c").arg(line);
+                command
+            }
+            Script::Shell => Command::new(user_shell()),
+        };
+        set_environment(&mut command, broker);
+        command
+    }
+}
+
+fn user_shell() -> String {
+    std::env::var("SHELL").ok().filter(|s| !s.is_empty()).unwrap_or("/bin/bash".to_owned())
+}
+
+/// What programs that the broker starts must not inherit: they would take themselves for the
+/// broker, or for tasks of the enclosing instance's job.
+const PRIVATE_ENVIRONMENT: [&str; 9] = [
+    "PMI_FD",
+    "PMI_RANK",
+    "PMI_SIZE",
+    "FLUX_JOB_ID",
+    "FLUX_JOB_SIZE",
+    "FLUX_JOB_NNODES",
+    "FLUX_TASK_RANK",
+    "FLUX_TASK_LOCAL_ID",
+    "FLUX_KVS_NAMESPACE",
+];
+
+/// `FLUX_URI` of this broker, and its `flux` first in `PATH`.
+pub fn set_environment(command: &mut Command, broker: &Broker) {
+    for name in PRIVATE_ENVIRONMENT {
+        command.env_remove(name);
+    }
+    if let Some(uri) = broker.attrs().get("local-uri") {
+        command.env("FLUX_URI", uri);
+    }
+    if let Some(bin) = crate::paths::bin_dir() {
+        let path = std::env::var("PATH").unwrap_or("/usr/bin:/bin".to_owned());
+        let bin = bin.to_string_lossy().into_owned();
+        if !path.split(':').any(|dir| dir == bin) {
+            command.env("PATH", format!("{bin}:{path}"));
+        }
+    }
+}
+
+/// Run the command that the attribute names, else the executables of `$sysconfdir/NAME.d`.
+///
+/// The first that fails ends it, with EIO and its line.
+pub async fn run_all(broker: &Rc<Broker>, name: &str, attr: &str) -> Result<(), Failure> {
+    if let Some(line) = broker.attrs().get(attr) {
+        if line.is_empty() {
+            return Ok(());
+        }
+        let script = Script::Program(vec!["/bin/sh".to_owned(), "-c".to_owned(), line]);
+        return run(broker, &format!("{name}.0"), &script).await;
+    }
+    for path in fragments(broker, name) {
+        let path = path.to_string_lossy().into_owned();
+        let label = format!("{name}.0");
+        broker.log().append(Severity::Info, "broker", &format!("{label}: running {path}"));
+        run(broker, &label, &Script::Program(vec![path])).await?;
+    }
+    Ok(())
+}
+
+fn fragments(broker: &Broker, name: &str) -> Vec<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(dir) = broker.attrs().get("conf.rc_path") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(Path::new(&dir).join(format!("{name}.d"))) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+        })
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// Run one script to its end and log it under `label`.
+pub async fn run(broker: &Rc<Broker>, label: &str, script: &Script) -> Result<(), Failure> {
+    let started = Instant::now();
+    let line = script.command_line();
+    let mut command = script.command(broker);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.kill_on_drop(true).process_group(0);
+    let mut child = command
+        .spawn()
+        .map_err(|error| Failure::new(Errno::from(&error), format!("{line}: {error}")))?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (status, (), ()) = tokio::join!(
+        child.wait(),
+        log_lines(broker, label, Severity::Info, stdout),
+        log_lines(broker, label, Severity::Err, stderr),
+    );
+    let status = status?;
+    let took = started.elapsed().as_secs_f64();
+    let severity = if status.success() { Severity::Info } else { Severity::Err };
+    let text = format!("{label}: {line} {} {took:.1}s", describe(status));
+    broker.log().append(severity, "broker", &text);
+    match status.success() {
+        true => Ok(()),
+        false => Err(Failure::new(Errno::EIO, format!("{line} failed: {}", describe(status)))),
+    }
+}
+
+async fn log_lines<R: AsyncRead + Unpin>(
+    broker: &Rc<Broker>,
+    label: &str,
+    severity: Severity,
+    stream: Option<R>,
+) {
+    let Some(stream) = stream else { return };
+    let mut lines = BufReader::new(stream).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        broker.log().append(severity, "broker", &format!("{label}: {line}"));
+    }
+}
+
+/// `Exited (rc=0)`, `Hangup (rc=129)`.
+pub fn describe(status: ExitStatus) -> String {
+    let how = match status.signal() {
+        None => "Exited".to_owned(),
+        Some(number) => signal_text(number),
+    };
+    format!("{how} (rc={})", shell_exit_code(status))
+}
+
+fn signal_text(number: i32) -> String {
+    use nix::sys::signal::Signal;
+    let text = match Signal::try_from(number) {
+        Ok(Signal::SIGHUP) => "Hangup",
+        Ok(Signal::SIGINT) => "Interrupt",
+        Ok(Signal::SIGQUIT) => "Quit",
+        Ok(Signal::SIGABRT) => "Aborted",
+        Ok(Signal::SIGKILL) => "Killed",
+        Ok(Signal::SIGSEGV) => "Segmentation fault",
+        Ok(Signal::SIGTERM) => "Terminated",
+        Ok(other) => return other.as_str().to_owned(),
+        Err(_) => return format!("Signal {number}"),
+    };
+    text.to_owned()
+}
+
+/// As a shell tells it: 128 and the signal's number after a signal.
+pub fn shell_exit_code(status: ExitStatus) -> u8 {
+    let code = match (status.code(), status.signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => 128 + signal,
+        (None, None) => 1,
+    };
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+/// What rank 0 does before the services go: stop the queues, keep the scheduler from hearing of
+/// nodes that leave, cancel what runs, wait until it has ended.
+pub async fn cleanup(broker: &Rc<Broker>, handle: &Handle) -> Result<(), Failure> {
+    let steps = [
+        (
+            "flux queue stop --quiet --all --nocheckpoint",
+            "job-manager.queue-start",
+            json!({"start": false, "all": true, "nocheckpoint": true}),
+        ),
+        ("flux resource acquire-mute", "resource.acquire-mute", json!({})),
+        (
+            "flux cancel --user=all --quiet --states RUN",
+            "job-manager.raiseall",
+            json!({
+                "dry_run": false, "userid": u32::MAX, "states": 16, "severity": 0,
+                "type": "cancel", "note": "instance is shutting down",
+            }),
+        ),
+        ("flux queue idle --quiet", "job-manager.idle", json!({})),
+    ];
+    let mut failed = None;
+    for (index, (line, topic, request)) in steps.into_iter().enumerate() {
+        let started = Instant::now();
+        let payload = flux_protocol::payload::encode_json(&request)?;
+        let mut responses =
+            handle.send_raw::<()>(topic.to_owned(), Nodeid(0), Flags::default(), payload);
+        let result = responses.next_raw().await;
+        let took = started.elapsed().as_secs_f64();
+        let (severity, how) = match &result {
+            Ok(_) => (Severity::Info, "Exited (rc=0)".to_owned()),
+            Err(failure) => (Severity::Err, format!("failed: {failure}")),
+        };
+        let text = format!("cleanup.{index}: {line} {how} {took:.1}s");
+        broker.log().append(severity, "broker", &text);
+        failed = failed.or(result.err());
+    }
+    failed.map_or(Ok(()), Err)
+}
