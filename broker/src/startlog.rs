@@ -31,8 +31,7 @@ pub async fn append(handle: &Handle, entry: Entry) -> Result<(), Failure> {
     };
     let line = event.and_then(|event| event.encode());
     let line = line.map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))?;
-    let dirent = serde_json::to_value(Treeobj::val(line.as_bytes()))
-        .map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))?;
+    let dirent = Some(Treeobj::val(line.as_bytes()));
     let request = kvs::CommitRequest {
         namespace: kvs::PRIMARY.to_owned(),
         flags: 0,
