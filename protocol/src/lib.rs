@@ -22,4 +22,5 @@ pub mod payload;
 pub mod r;
 pub mod real;
 pub mod rpc;
+pub mod taskmap;
 pub mod treeobj;
