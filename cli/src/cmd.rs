@@ -2,4 +2,5 @@
 
 pub mod attr;
 pub mod help;
+pub mod kvs;
 pub mod version;

@@ -11,11 +11,14 @@ use environment::Environment;
 use failure::{Failure, Outcome};
 use options::{Options, Unknown};
 
+mod args;
 mod cmd;
 mod context;
 mod environment;
+mod eventlog;
 mod external;
 mod failure;
+mod json_text;
 mod options;
 mod output;
 mod table;
@@ -84,10 +87,18 @@ async fn run(command: &table::Command, args: &[OsString], mut context: Context) 
     }
     let mut parser = (command.build)();
     let running = parser
-        .try_get_matches_from_mut(args)
+        .try_get_matches_from_mut(args.iter().map(color_option))
         .and_then(|matches| (command.run)(matches, context))
         .map_err(|error| usage::settle(&error, &mut parser, args, command.style))?;
     running.await
+}
+
+/// `-LWHEN` as `--color=WHEN`: getopt(3) takes an optional value that way, clap does not.
+fn color_option(arg: &OsString) -> OsString {
+    match arg.to_str().and_then(|arg| arg.strip_prefix("-L")) {
+        Some(when @ ("always" | "never" | "auto")) => format!("--color={when}").into(),
+        _ => arg.clone(),
+    }
 }
 
 fn context(invoked: &str) -> Result<Context, Failure> {

@@ -55,6 +55,7 @@ macro_rules! commands {
 commands! {
     "getattr" Builtin cmd::attr::Getattr: "Get broker attribute";
     "help" Builtin cmd::help::Help: "Display help information for flux commands";
+    "kvs" Optparse cmd::kvs::Kvs: "Flux key-value store utility";
     "lsattr" Builtin cmd::attr::Lsattr: "List broker attributes";
     "setattr" Builtin cmd::attr::Setattr: "Set broker attribute";
     "version" Builtin cmd::version::Version: "Display flux version information";

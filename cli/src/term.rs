@@ -2,7 +2,16 @@
 
 use std::io::IsTerminal;
 
-/// Value of `--color`.
+/// The option `--color`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Color {
+    /// Colorize output when supported; WHEN can be 'always' (default if omitted), 'never', or
+    /// 'auto' (default).
+    #[arg(short = 'L', long, value_name = "WHEN", num_args = 0..=1, require_equals = true,
+          default_value = "auto", default_missing_value = "always")]
+    color: When,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum When {
     #[default]
@@ -11,10 +20,32 @@ pub enum When {
     Never,
 }
 
-impl When {
+/// SGR sequences, as Flux's commands use them.
+pub mod sgr {
+    pub const RESET: &str = "\x1b[0m";
+    pub const BOLD: &str = "\x1b[1m";
+    pub const REVERSE_RED: &str = "\x1b[7m\x1b[31m";
+    pub const BOLD_RED: &str = "\x1b[1m\x1b[31m";
+    pub const RED: &str = "\x1b[31m";
+    pub const GREEN: &str = "\x1b[32m";
+    pub const BOLD_GREEN: &str = "\x1b[1m\x1b[32m";
+    pub const YELLOW: &str = "\x1b[33m";
+    pub const BLUE: &str = "\x1b[34m";
+    pub const BOLD_BLUE: &str = "\x1b[01;34m";
+    pub const MAGENTA: &str = "\x1b[35m";
+    pub const GRAY: &str = "\x1b[37m";
+    pub const DARK_GRAY: &str = "\x1b[90m";
+}
+
+/// `text` between a sequence and its end, where colours are on.
+pub fn paint(color: bool, sequence: &str, text: &str) -> String {
+    if color { format!("{sequence}{text}{}", sgr::RESET) } else { text.to_owned() }
+}
+
+impl Color {
     /// Whether to colour what goes to standard output.
     pub fn stdout(self) -> bool {
-        match self {
+        match self.color {
             When::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
             When::Always => true,
             When::Never => false,
@@ -34,7 +65,17 @@ pub fn is_utf8() -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-/// Columns of the terminal: `COLUMNS` where it makes sense, else 80.
+/// Columns that a table on standard output may fill: those of the terminal, else `COLUMNS`, else 80.
+pub fn output_columns() -> usize {
+    if std::io::stdout().is_terminal()
+        && let Some((terminal_size::Width(width), _)) = terminal_size::terminal_size()
+    {
+        return usize::from(width);
+    }
+    std::env::var("COLUMNS").ok().and_then(|value| value.parse().ok()).unwrap_or(80)
+}
+
+/// Columns for help text: `COLUMNS` where it makes sense, else 80.
 pub fn columns() -> usize {
     let columns = std::env::var("COLUMNS").ok().and_then(|value| value.parse().ok());
     columns.filter(|columns| (17..256).contains(columns)).unwrap_or(80)
