@@ -14,6 +14,7 @@ use options::{Options, Unknown};
 mod args;
 mod cmd;
 mod context;
+mod descriptor;
 mod environment;
 mod eventlog;
 mod external;

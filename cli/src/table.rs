@@ -53,11 +53,13 @@ macro_rules! commands {
 }
 
 commands! {
+    "broker" Builtin cmd::broker::Broker: "Run a Flux message broker";
     "getattr" Builtin cmd::attr::Getattr: "Get broker attribute";
     "help" Builtin cmd::help::Help: "Display help information for flux commands";
     "kvs" Optparse cmd::kvs::Kvs: "Flux key-value store utility";
     "lsattr" Builtin cmd::attr::Lsattr: "List broker attributes";
     "setattr" Builtin cmd::attr::Setattr: "Set broker attribute";
+    "start" Optparse cmd::start::Start: "Bootstrap a local Flux instance";
     "version" Builtin cmd::version::Version: "Display flux version information";
 }
 
