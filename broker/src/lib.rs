@@ -17,6 +17,7 @@ pub mod modules;
 pub mod paths;
 pub mod peers;
 pub mod rc;
+pub mod overlay;
 pub mod router;
 pub mod rundir;
 pub mod service;

@@ -1,0 +1,3 @@
+//! The tree-based overlay network between the brokers of an instance.
+
+pub mod topology;
