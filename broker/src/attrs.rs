@@ -80,11 +80,11 @@ impl Attrs {
         Ok(())
     }
 
-    /// ENOENT: unknown. EPERM: not one that the owner may set.
+    /// EPERM: not one that the owner may set. An unknown one is gone already.
     pub fn remove(&self, name: &str) -> Result<(), Failure> {
         let mut by_name = self.by_name.borrow_mut();
         match by_name.get(name).map(|attr| attr.access) {
-            None => Err(Errno::ENOENT.into()),
+            None => Ok(()),
             Some(Access::Runtime) => {
                 by_name.remove(name);
                 Ok(())

@@ -4,3 +4,4 @@ pub mod attr;
 pub mod common;
 pub mod shutdown;
 pub mod state_machine;
+pub mod event;

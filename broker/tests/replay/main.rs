@@ -1,0 +1,10 @@
+//! Conversations captured from a real Flux, played against a broker in this process.
+//!
+//! One file per area. Each says which commands it leaves out, and why.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod instance;
+
+mod attr;
+mod event;
