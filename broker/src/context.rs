@@ -4,6 +4,7 @@ use std::future::Future;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use flux_protocol::message::{Matchtag, Message, Nodeid, Topic};
 
 use crate::broker::Broker;
 use crate::config::Config;
@@ -80,6 +81,16 @@ impl<S: 'static> Context<S> {
     /// Log under the service's name.
     pub fn log(&self, severity: Severity, text: impl AsRef<str>) {
         self.broker.log().append(severity, &self.name, text.as_ref());
+    }
+
+    /// Send a request without a matchtag to the local broker, for the old protocols in which
+    /// responses are told apart by what is in them; see [`crate::service::Service::response`].
+    pub fn send_untagged(&self, topic: impl Into<Topic>, payload: Option<Bytes>) {
+        let mut request = Message::request(topic, Nodeid::ANY, Matchtag::NONE)
+            .with_payload(payload)
+            .with_cred(self.router().owner_cred());
+        request.routes.push(self.uuid.clone());
+        self.router().request(request);
     }
 
     /// Receive events through [`crate::service::Service::event`].

@@ -18,6 +18,8 @@ pub const LIMIT: usize = 1 << 20;
 /// What a service task receives.
 pub(crate) enum Delivery<S> {
     Request(Message),
+    /// To a request that was sent without a matchtag.
+    Response(Message),
     Event(Message),
     /// The end of spawned work, with access to the state.
     Work(Work<S>),

@@ -45,6 +45,9 @@ pub trait Service: Sized + 'static {
         Err(message)
     }
 
+    /// A response to a request that was sent with [`Context::send_untagged`].
+    fn response(&mut self, _context: &Context<Self>, _response: Message) {}
+
     /// An event that was subscribed to.
     fn event(&mut self, _context: &Context<Self>, _event: &Message) {}
 
@@ -115,6 +118,7 @@ impl<S> Sink for Inbox<S> {
     fn deliver(&self, message: Message) {
         let delivery = match message.kind {
             Kind::Event { .. } => Delivery::Event(message),
+            Kind::Response { .. } => Delivery::Response(message),
             _ => Delivery::Request(message),
         };
         self.sender.send(delivery);
@@ -215,6 +219,10 @@ impl<S: Service> Task<S> {
         while let Some(delivery) = mailbox.recv().await {
             match delivery {
                 Delivery::Request(message) => self.request(&methods, &mut service, message),
+                Delivery::Response(response) => {
+                    self.count(1);
+                    service.response(&self.context, response);
+                }
                 Delivery::Event(event) => {
                     self.count(2);
                     self.event(&mut service, &event);
