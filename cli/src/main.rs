@@ -22,7 +22,9 @@ mod failure;
 mod json_text;
 mod options;
 mod output;
+mod stdlog;
 mod table;
+mod target;
 mod term;
 mod usage;
 

@@ -54,10 +54,15 @@ macro_rules! commands {
 
 commands! {
     "broker" Builtin cmd::broker::Broker: "Run a Flux message broker";
+    "content" Builtin cmd::content::Content: "Access content store";
+    "dmesg" Builtin cmd::dmesg::Dmesg: "Print or control log ring buffer";
+    "event" Optparse cmd::event::Event: "Send and receive Flux events";
     "getattr" Builtin cmd::attr::Getattr: "Get broker attribute";
     "help" Builtin cmd::help::Help: "Display help information for flux commands";
     "kvs" Optparse cmd::kvs::Kvs: "Flux key-value store utility";
+    "logger" Optparse cmd::logger::Logger: "Create a Flux log entry";
     "lsattr" Builtin cmd::attr::Lsattr: "List broker attributes";
+    "ping" Optparse cmd::ping::Ping: "Measure round-trip latency to Flux services";
     "setattr" Builtin cmd::attr::Setattr: "Set broker attribute";
     "start" Optparse cmd::start::Start: "Bootstrap a local Flux instance";
     "version" Builtin cmd::version::Version: "Display flux version information";

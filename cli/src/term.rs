@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-/// The option `--color`.
+// Doc comments of flattened arguments would become those of the command.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Color {
     /// Colorize output when supported; WHEN can be 'always' (default if omitted), 'never', or

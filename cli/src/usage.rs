@@ -112,9 +112,20 @@ pub fn help(command: &clap::Command) -> String {
     text
 }
 
+/// `Usage: COMMAND ARGS`; a command that is nothing without a subcommand has theirs.
 fn usage_line(command: &clap::Command) -> String {
     let usage = command.clone().render_usage().to_string();
-    format!("{usage}\n")
+    if !usage.ends_with("<COMMAND>") {
+        return format!("{usage}\n");
+    }
+    let mut text = String::new();
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        let usage = sub.clone().render_usage().to_string();
+        let usage = usage.trim_start_matches("Usage: ");
+        let start = if text.is_empty() { "Usage" } else { "   or" };
+        let _ = writeln!(text, "{start}: {usage}");
+    }
+    text
 }
 
 fn full_name(command: &clap::Command) -> String {

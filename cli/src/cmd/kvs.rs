@@ -58,7 +58,6 @@ enum Command {
     Eventlog(eventlog::Eventlog),
 }
 
-/// The option `--namespace`.
 #[derive(Debug, Args)]
 struct NamespaceOption {
     /// Specify KVS namespace to use.

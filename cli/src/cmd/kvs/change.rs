@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
 use crate::outln;
 
-/// What to print of the root that has the changes.
+// What to print of the root that has the changes.
 #[derive(Debug, Args)]
 struct RootOptions {
     /// Output resulting RFC11 root
@@ -97,7 +97,7 @@ pub struct Mkdir {
     key: Vec<String>,
 }
 
-/// Also the arguments of `move`.
+// Also the arguments of `move`.
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs copy|move [-S src-ns] [-D dst-ns] source destination")]
 pub struct Copy {
