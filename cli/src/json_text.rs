@@ -3,9 +3,18 @@
 
 use std::fmt;
 
+use flux_client::{Client, Request, RpcError};
+use flux_protocol::payload;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+/// The response to a request, as it came.
+pub async fn request(flux: &Client, request: Request) -> Result<Box<RawValue>, RpcError> {
+    let message = flux.rpc_raw(request).await?;
+    let text = payload::text(message.payload.as_ref())?;
+    Ok(RawValue::from_string(text.to_owned()).map_err(payload::PayloadError::Json)?)
+}
 
 /// The members of an object, in order.
 #[derive(Debug)]

@@ -26,6 +26,8 @@ mod stdlog;
 mod table;
 mod target;
 mod term;
+mod toml_files;
+mod trace;
 mod usage;
 
 fn main() {

@@ -54,6 +54,7 @@ macro_rules! commands {
 
 commands! {
     "broker" Builtin cmd::broker::Broker: "Run a Flux message broker";
+    "config" Builtin cmd::config::Config: "Manage configuration";
     "content" Builtin cmd::content::Content: "Access content store";
     "dmesg" Builtin cmd::dmesg::Dmesg: "Print or control log ring buffer";
     "event" Optparse cmd::event::Event: "Send and receive Flux events";
@@ -62,6 +63,8 @@ commands! {
     "kvs" Optparse cmd::kvs::Kvs: "Flux key-value store utility";
     "logger" Optparse cmd::logger::Logger: "Create a Flux log entry";
     "lsattr" Builtin cmd::attr::Lsattr: "List broker attributes";
+    "module" Optparse cmd::module::Module: "Manage Flux extension modules";
+    "overlay" Builtin cmd::overlay::Overlay: "Manage overlay network";
     "ping" Optparse cmd::ping::Ping: "Measure round-trip latency to Flux services";
     "setattr" Builtin cmd::attr::Setattr: "Set broker attribute";
     "start" Optparse cmd::start::Start: "Bootstrap a local Flux instance";

@@ -33,6 +33,7 @@ pub mod sgr {
     pub const BLUE: &str = "\x1b[34m";
     pub const BOLD_BLUE: &str = "\x1b[01;34m";
     pub const MAGENTA: &str = "\x1b[35m";
+    pub const CYAN: &str = "\x1b[36m";
     pub const GRAY: &str = "\x1b[37m";
     pub const DARK_GRAY: &str = "\x1b[90m";
 }

@@ -42,6 +42,9 @@ pub fn settle(
         | ErrorKind::MissingRequiredArgument
             if style != Style::Argparse =>
         {
+            if usage_line(command).contains("\n   or: ") {
+                eprintln!("{name}: missing subcommand");
+            }
             eprint!("{}", help(command));
             return Failure::silent(1);
         }

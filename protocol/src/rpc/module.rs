@@ -1,7 +1,7 @@
 //! Broker modules: what is loaded, and what passes in and out of it.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::payload::Empty;
 use crate::{json_payload, methods};
@@ -95,7 +95,7 @@ pub struct TraceResponse {
     pub payload_size: u64,
     /// JSON, when it was asked for and the message has some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payload: Option<Value>,
+    pub payload: Option<Box<RawValue>>,
     pub errnum: u32,
     pub errstr: String,
 }
