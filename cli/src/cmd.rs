@@ -2,9 +2,6 @@
 
 pub mod attr;
 pub mod broker;
-pub mod help;
-pub mod kvs;
-pub mod start;
 pub mod config;
 pub mod content;
 pub mod dmesg;
@@ -15,4 +12,5 @@ pub mod logger;
 pub mod module;
 pub mod overlay;
 pub mod ping;
+pub mod start;
 pub mod version;
