@@ -18,6 +18,7 @@ pub mod overlay;
 pub mod paths;
 pub mod peers;
 pub mod rc;
+pub mod plugin;
 pub mod router;
 pub mod rundir;
 pub mod service;

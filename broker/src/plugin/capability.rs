@@ -1,0 +1,80 @@
+//! Capabilities: what a plugin may do beyond its kind's own callbacks.
+//!
+//! A capability is a name, in some cases with an argument: `drain`, `exec:perilog`,
+//! `rpc:resource.drain`, `kvs.read:job.`, `event.publish:NAME`, `event:PREFIX`, `config:TABLE`,
+//! `attr:NAME`, `jobspec:environment`. A trailing `*` stands for any rest. A plugin has those
+//! that its manifest asks for and the configuration grants; asking for one that is not granted
+//! keeps it from being loaded.
+
+use super::v1::types::Effect;
+
+/// Whether a pattern covers a capability.
+pub(super) fn covers(pattern: &str, capability: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => capability.starts_with(prefix),
+        None => pattern == capability,
+    }
+}
+
+/// The capabilities asked for, or the first one that is not granted.
+pub(super) fn meet(asked: &[String], granted: &[String]) -> Result<Vec<String>, String> {
+    let missing = asked.iter().find(|asked| !granted.iter().any(|grant| covers(grant, asked)));
+    match missing {
+        Some(capability) => Err(capability.clone()),
+        None => Ok(asked.to_vec()),
+    }
+}
+
+/// What an effect needs; none for what every plugin may do.
+fn needed(effect: &Effect) -> Option<String> {
+    match effect {
+        Effect::Rpc(call) => Some(format!("rpc:{}", call.topic)),
+        Effect::KvsRead(query) => Some(format!("kvs.read:{}", query.key)),
+        Effect::Exec(exec) => Some(format!("exec:{}", exec.command)),
+        Effect::Drain(_) => Some("drain".to_owned()),
+        Effect::Publish(publication) => Some(format!("event.publish:{}", publication.topic)),
+        _ => None,
+    }
+}
+
+/// The capability that an effect lacks.
+pub(super) fn lacks(effect: &Effect, granted: &[String]) -> Option<String> {
+    needed(effect).filter(|needed| !granted.iter().any(|grant| covers(grant, needed)))
+}
+
+/// Arguments of the capabilities with this prefix: `config:` gives the tables.
+pub(super) fn arguments<'a>(
+    granted: &'a [String],
+    prefix: &'a str,
+) -> impl Iterator<Item = &'a str> + 'a {
+    granted.iter().filter_map(move |capability| capability.strip_prefix(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::v1::types::{DrainNodes, RpcCall};
+
+    fn owned(list: &[&str]) -> Vec<String> {
+        list.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_plugin_has_what_it_asks_for_and_is_granted() {
+        let asked = owned(&["rpc:resource.drain", "drain"]);
+        assert_eq!(meet(&asked, &owned(&["rpc:*", "drain", "exec:x"])), Ok(asked.clone()));
+        assert_eq!(meet(&asked, &owned(&["rpc:*"])), Err("drain".to_owned()));
+        assert_eq!(meet(&[], &[]), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn effects_beyond_the_grant_are_found() {
+        let drain = Effect::Drain(DrainNodes { ranks: "0".into(), reason: String::new() });
+        assert_eq!(lacks(&drain, &[]), Some("drain".to_owned()));
+        assert_eq!(lacks(&drain, &owned(&["drain"])), None);
+        let topic = "resource.status".to_owned();
+        let rpc = Effect::Rpc(RpcCall { tag: 1, topic, nodeid: None, payload: "{}".into() });
+        assert_eq!(lacks(&rpc, &owned(&["rpc:resource.*"])), None);
+        assert_eq!(lacks(&Effect::ReprioritizeAll, &[]), None);
+    }
+}

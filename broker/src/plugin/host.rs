@@ -1,0 +1,524 @@
+//! Loading: from an entry of the configuration to a running plugin.
+
+use super::breaker::Breaker;
+use super::cache;
+use super::capability::{arguments, meet};
+use super::componentize::componentize;
+use super::engine::PluginEngine;
+use super::fault::{CallError, OnFault};
+use super::instance::{KeyValues, Limits, Program};
+use super::jobs::SharedJobs;
+use super::log_gate::{LogGate, LogSink};
+use super::manifest::{InspectError, Inspection, Kind, Manifest, inspect};
+use super::source::{self, Source, SourceError};
+use super::spec::PluginSpec;
+use super::stats::Report;
+use super::v1::types::{
+    Answer, Context, Edit, Event, Instance as InstanceFacts, Level, StartReason, Submission,
+    Verdict,
+};
+use super::worker::{Answers, MAILBOX, Notice, Request, Shared, Worker};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, oneshot};
+use wasmtime::component::Component;
+
+/// Stack of a plugin's thread: the plugin's own and room for compiling it.
+const THREAD_STACK: usize = 8 << 20;
+
+/// What a host needs to know of its broker.
+#[derive(Clone)]
+pub struct HostConfig {
+    /// Folders to search, in order; see [`default_path`].
+    pub path: Vec<PathBuf>,
+    /// Folder for compiled plugins; none to compile at every start.
+    pub cache: Option<PathBuf>,
+    /// Where plugins log to.
+    pub log: LogSink,
+    /// Jobs that plugins may look up.
+    pub jobs: SharedJobs,
+    /// Owner of the instance.
+    pub owner: u32,
+    /// Brokers.
+    pub size: u32,
+    /// Instance level.
+    pub level: u32,
+    /// Broker attributes; a plugin sees those it was granted (`attr:NAME`).
+    pub attributes: BTreeMap<String, String>,
+    /// The broker's configuration; a plugin sees the tables it was granted (`config:TABLE`).
+    pub config: Map<String, Value>,
+    /// Fixes the plugins' clock and generator: for replays and tests.
+    pub replay: Option<Replay>,
+}
+
+impl fmt::Debug for HostConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostConfig").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// What a plugin may not find out by itself when a recording is replayed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Replay {
+    /// What `now` answers.
+    pub now: f64,
+    /// Seed of `random`.
+    pub seed: u64,
+}
+
+/// Where plugins are looked for: `FLUX_PLUGIN_PATH` (folders separated by colons) if set, else
+/// the folder of the installation and, in a build from source, the one in the source tree.
+pub fn default_path() -> Vec<PathBuf> {
+    if let Some(path) = std::env::var_os("FLUX_PLUGIN_PATH") {
+        return std::env::split_paths(&path).filter(|path| !path.as_os_str().is_empty()).collect();
+    }
+    let executable = std::env::current_exe().unwrap_or_default();
+    let prefix = executable.parent().and_then(|bin| bin.parent());
+    let installed = prefix.map(|prefix| prefix.join("libexec/flux/plugins"));
+    let source = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins-wasm/dist"));
+    installed.into_iter().chain([source]).collect()
+}
+
+/// Why a plugin was not loaded. The text names the plugin as the configuration does.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file.
+    #[error("{name}: {error}")]
+    Source {
+        /// As configured.
+        name: String,
+        /// Of the file.
+        error: SourceError,
+    },
+    /// The module.
+    #[error("{name}: {error}")]
+    Inspect {
+        /// As configured.
+        name: String,
+        /// Of the module.
+        error: InspectError,
+    },
+    /// It is a plugin, but another kind was wanted.
+    #[error("{name}: a {found} plugin, but a {wanted} plugin is wanted here")]
+    Kind {
+        /// As configured.
+        name: String,
+        /// What it is.
+        found: Kind,
+        /// What is wanted.
+        wanted: Kind,
+    },
+    /// It wants what it was not granted.
+    #[error("{name}: asks for capability '{capability}', which is not granted (caps = [...])")]
+    Capability {
+        /// As configured.
+        name: String,
+        /// The first one that is missing.
+        capability: String,
+    },
+    /// It does not fit its world, or the engine cannot compile it.
+    #[error("{name}: {reason}")]
+    Module {
+        /// As configured.
+        name: String,
+        /// The engine's text.
+        reason: String,
+    },
+    /// It refused, or faulted while it started.
+    #[error("{name}: {error}")]
+    Start {
+        /// As configured.
+        name: String,
+        /// What happened.
+        error: CallError,
+    },
+}
+
+/// Loads plugins. One per broker; makes the engine when the first plugin is loaded.
+#[derive(Debug, Clone)]
+pub struct PluginHost {
+    config: HostConfig,
+    engine: Arc<Mutex<Option<Arc<PluginEngine>>>>,
+    notices: mpsc::UnboundedSender<Notice>,
+}
+
+/// A loaded plugin. Dropping the last clone ends it.
+#[derive(Debug, Clone)]
+pub struct Plugin {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    requests: mpsc::Sender<Request>,
+    shared: Arc<Mutex<Shared>>,
+    log: LogGate,
+    facts: PluginFacts,
+}
+
+/// What is known of a loaded plugin.
+#[derive(Debug, Clone)]
+pub struct PluginFacts {
+    /// Name in listings: the file's.
+    pub file_name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// SHA-256, hex.
+    pub digest: String,
+    /// It belongs to this broker, byte for byte.
+    pub bundled: bool,
+    /// What it says about itself.
+    pub manifest: Arc<Manifest>,
+    /// How it was loaded.
+    pub spec: PluginSpec,
+}
+
+/// A plugin that is about to take the place of another.
+#[derive(Debug)]
+struct Heritage {
+    saved: Option<Vec<u8>>,
+    values: KeyValues,
+    reason: StartReason,
+}
+
+impl PluginHost {
+    /// A host without plugins. Notices of all its plugins go to `notices`.
+    pub fn new(config: HostConfig, notices: mpsc::UnboundedSender<Notice>) -> Self {
+        PluginHost { config, engine: Arc::default(), notices }
+    }
+
+    /// What the host was made with.
+    pub fn config(&self) -> &HostConfig {
+        &self.config
+    }
+
+    /// Changes the configuration that plugins loaded from now on see.
+    pub fn set_config(&mut self, config: Map<String, Value>) {
+        self.config.config = config;
+    }
+
+    /// The plugins of a kind in the plugin path, by inspection alone.
+    pub fn available(&self, kind: Kind) -> Vec<(PathBuf, Manifest)> {
+        let read = |path: PathBuf| {
+            let bytes = std::fs::read(&path).ok()?;
+            let manifest = inspect(&bytes).ok()?.manifest;
+            (manifest.kind == kind).then_some((path, manifest))
+        };
+        source::available(&self.config.path).into_iter().filter_map(read).collect()
+    }
+
+    /// Loads a plugin while the broker starts. `values` is its own state as it was stored.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; nothing is left behind.
+    pub async fn load(
+        &self,
+        spec: &PluginSpec,
+        kind: Kind,
+        values: BTreeMap<String, Vec<u8>>,
+    ) -> Result<Plugin, LoadError> {
+        let heritage = Heritage { saved: None, values, reason: StartReason::Start };
+        self.spawn(spec.clone(), kind, heritage).await
+    }
+
+    /// Loads a plugin that takes the place of a running one: its state is handed over. When the
+    /// new one refuses or faults, the old one goes on as before.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub async fn replace(&self, old: &Plugin, spec: &PluginSpec) -> Result<Plugin, LoadError> {
+        let (saved, values) = old.save().await;
+        let saved = saved.ok().filter(|saved| !saved.is_empty());
+        let heritage = Heritage { saved, values, reason: StartReason::Replace };
+        self.spawn(spec.clone(), old.facts().manifest.kind, heritage).await
+    }
+
+    async fn spawn(
+        &self,
+        spec: PluginSpec,
+        kind: Kind,
+        heritage: Heritage,
+    ) -> Result<Plugin, LoadError> {
+        let name = spec.load.clone();
+        let stopped = |reason: String| LoadError::Module { name: name.clone(), reason };
+        let (requests, mailbox) = mpsc::channel(MAILBOX);
+        let (loaded, outcome) = oneshot::channel();
+        let host = self.clone();
+        std::thread::Builder::new()
+            .name(format!("plugin-{}", short_name(&name)))
+            .stack_size(THREAD_STACK)
+            .spawn(move || match host.prepare(spec, kind, heritage) {
+                Ok((worker, facts)) => {
+                    let (shared, log) = (worker.shared.clone(), worker.program.log.clone());
+                    if loaded.send(Ok((facts, shared, log))).is_ok() {
+                        worker.run(mailbox);
+                    }
+                }
+                Err(error) => {
+                    let _ = loaded.send(Err(error));
+                }
+            })
+            .map_err(|error| stopped(format!("plugin thread: {error}")))?;
+        let outcome = outcome.await.map_err(|_| stopped("plugin thread ended".to_owned()))?;
+        let (facts, shared, log) = outcome?;
+        Ok(Plugin { inner: Arc::new(Inner { requests, shared, log, facts }) })
+    }
+
+    /// On the plugin's thread: everything up to a plugin that is ready for calls.
+    fn prepare(
+        &self,
+        spec: PluginSpec,
+        kind: Kind,
+        heritage: Heritage,
+    ) -> Result<(Worker, PluginFacts), LoadError> {
+        let name = spec.load.clone();
+        let source = source::read(&spec.load, &self.config.path, spec.sha256.as_deref())
+            .map_err(|error| LoadError::Source { name: name.clone(), error })?;
+        let inspection = inspect(&source.bytes)
+            .map_err(|error| LoadError::Inspect { name: name.clone(), error })?;
+        let manifest = Arc::new(inspection.manifest.clone());
+        if manifest.kind != kind {
+            return Err(LoadError::Kind { name, found: manifest.kind, wanted: kind });
+        }
+        let granted = grant(&manifest, &spec, source.bundled)
+            .map_err(|capability| LoadError::Capability { name: name.clone(), capability })?;
+        let module = |reason| LoadError::Module { name: name.clone(), reason };
+        let engine = self.engine().map_err(module)?;
+        let component = self.compile(&engine, &source, &inspection).map_err(module)?;
+        let prepared = Program::prepare(&engine, &component).map_err(module)?;
+
+        let log = LogGate::new(self.config.log.clone());
+        if source.renamed {
+            let text = format!("{name} is a native plugin's name: loading {}", source.file_name);
+            log.line(&manifest.name, Level::Notice, &text);
+        }
+        let replay = self.config.replay;
+        let program = Program {
+            plugin: Arc::from(manifest.name.as_str()),
+            kind,
+            engine,
+            prepared,
+            limits: spec.limits,
+            granted: Arc::from(granted.as_slice()),
+            jobs: self.config.jobs.clone(),
+            log,
+            seed: replay.map_or_else(seed, |replay| replay.seed),
+            clock: replay.map(|replay| replay.now),
+        };
+        let mut worker = Worker {
+            program,
+            manifest: manifest.clone(),
+            context: self.context(&spec, &granted, &heritage),
+            values: heritage.values,
+            breaker: Breaker::new(spec.patience),
+            shared: Arc::default(),
+            notices: self.notices.clone(),
+            instance: None,
+            impatient: false,
+        };
+        worker.start().map_err(|error| LoadError::Start { name, error })?;
+        let Source { path, file_name, digest, bundled, .. } = source;
+        Ok((worker, PluginFacts { file_name, path, digest, bundled, manifest, spec }))
+    }
+
+    fn engine(&self) -> Result<Arc<PluginEngine>, String> {
+        let mut slot = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = slot.as_ref() {
+            return Ok(engine.clone());
+        }
+        let engine = Arc::new(PluginEngine::new()?);
+        *slot = Some(engine.clone());
+        Ok(engine)
+    }
+
+    fn compile(
+        &self,
+        engine: &PluginEngine,
+        source: &Source,
+        inspection: &Inspection,
+    ) -> Result<Component, String> {
+        let engine = &engine.engine;
+        if let Some(folder) = &self.config.cache
+            && let Some(component) = cache::load(engine, folder, &source.digest)
+        {
+            return Ok(component);
+        }
+        let component = if inspection.component {
+            Component::new(engine, &source.bytes)
+        } else {
+            Component::new(engine, componentize(&source.bytes, inspection.manifest.kind)?)
+        };
+        let component = component.map_err(|error| format!("{error:#}"))?;
+        if let Some(folder) = &self.config.cache {
+            cache::store(engine, folder, &source.digest, &component);
+        }
+        Ok(component)
+    }
+
+    fn context(&self, spec: &PluginSpec, granted: &[String], heritage: &Heritage) -> Context {
+        let attributes: Map<String, Value> = arguments(granted, "attr:")
+            .filter_map(|name| {
+                let value = self.config.attributes.get(name)?;
+                Some((name.to_owned(), Value::String(value.clone())))
+            })
+            .collect();
+        Context {
+            reason: heritage.reason,
+            config: Value::Object(spec.conf.clone()).to_string(),
+            broker_config: visible_config(&self.config.config, granted),
+            granted: granted.to_vec(),
+            instance: InstanceFacts {
+                owner: self.config.owner,
+                size: self.config.size,
+                level: self.config.level,
+                attributes: Value::Object(attributes).to_string(),
+            },
+            saved: heritage.saved.clone(),
+        }
+    }
+}
+
+impl Plugin {
+    /// What is known of it.
+    pub fn facts(&self) -> &PluginFacts {
+        &self.inner.facts
+    }
+
+    /// Its name, also of its RPC service.
+    pub fn name(&self) -> &str {
+        &self.inner.facts.manifest.name
+    }
+
+    /// What becomes of a job when a call fails.
+    pub fn on_fault(&self) -> OnFault {
+        self.inner.facts.spec.on_fault
+    }
+
+    /// Limits of a call.
+    pub fn limits(&self) -> Limits {
+        self.inner.facts.spec.limits
+    }
+
+    /// Calls a jobtap plugin: one answer per event.
+    pub async fn handle(&self, events: Vec<Event>) -> Answers<Answer> {
+        let count = events.len();
+        self.batch(count, |reply| Request::Handle(events, reply)).await
+    }
+
+    /// Calls a validator: one verdict per job.
+    pub async fn validate(&self, jobs: Vec<Submission>) -> Answers<Verdict> {
+        let count = jobs.len();
+        self.batch(count, |reply| Request::Validate(jobs, reply)).await
+    }
+
+    /// Calls a frobnicator: one edit per job.
+    pub async fn frobnicate(&self, jobs: Vec<Submission>) -> Answers<Edit> {
+        let count = jobs.len();
+        self.batch(count, |reply| Request::Frobnicate(jobs, reply)).await
+    }
+
+    /// Proposes a configuration (the plugin's own, and the broker's).
+    ///
+    /// # Errors
+    ///
+    /// The call failed; the inner error is the plugin's refusal.
+    pub async fn configure(
+        &self,
+        conf: &Map<String, Value>,
+        broker: &Map<String, Value>,
+    ) -> Result<Result<(), String>, CallError> {
+        let spec = &self.inner.facts.spec;
+        let granted = grant(&self.inner.facts.manifest, spec, self.inner.facts.bundled);
+        let conf = Value::Object(conf.clone()).to_string();
+        let broker = visible_config(broker, &granted.unwrap_or_default());
+        self.ask(|reply| Request::Configure(conf, broker, reply)).await?
+    }
+
+    /// JSON object that the plugin shows of itself.
+    ///
+    /// # Errors
+    ///
+    /// The call failed.
+    pub async fn query(&self) -> Result<String, CallError> {
+        self.ask(Request::Query).await?
+    }
+
+    /// Ends a quarantine and starts the plugin again.
+    ///
+    /// # Errors
+    ///
+    /// It failed again.
+    pub async fn rearm(&self) -> Result<(), CallError> {
+        self.ask(Request::Rearm).await?
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Report {
+        let shared = self.inner.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = match (shared.quarantined, shared.down) {
+            (true, _) => "quarantined",
+            (false, true) => "down",
+            (false, false) => "running",
+        };
+        let mut report = shared.stats.report(status);
+        report.log_dropped = self.inner.log.dropped();
+        report
+    }
+
+    async fn save(&self) -> (Result<Vec<u8>, CallError>, KeyValues) {
+        self.ask(Request::Save).await.unwrap_or_else(|error| (Err(error), KeyValues::new()))
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, CallError> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || CallError::Gone(self.name().to_owned());
+        self.inner.requests.send(request(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+
+    async fn batch<T>(
+        &self,
+        count: usize,
+        request: impl FnOnce(oneshot::Sender<Answers<T>>) -> Request,
+    ) -> Answers<T> {
+        match self.ask(request).await {
+            Ok(answers) => answers,
+            Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
+        }
+    }
+}
+
+/// What a plugin asks for and is granted. A bundled plugin is part of the broker and is granted
+/// what it asks for.
+fn grant(manifest: &Manifest, spec: &PluginSpec, bundled: bool) -> Result<Vec<String>, String> {
+    let grants = if bundled { &manifest.capabilities } else { &spec.caps };
+    meet(&manifest.capabilities, grants)
+}
+
+fn visible_config(config: &Map<String, Value>, granted: &[String]) -> String {
+    let tables = arguments(granted, "config:");
+    let visible: Map<String, Value> =
+        tables.filter_map(|table| Some((table.to_owned(), config.get(table)?.clone()))).collect();
+    Value::Object(visible).to_string()
+}
+
+/// Thread names have 15 bytes.
+fn short_name(load: &str) -> &str {
+    let name = load.rsplit('/').next().unwrap_or(load);
+    let name = name.strip_suffix(".wasm").unwrap_or(name);
+    name.get(..name.floor_char_boundary(8)).unwrap_or_default()
+}
+
+/// Not for secrets, and different at each start.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0_u8)
+}

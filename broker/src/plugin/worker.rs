@@ -1,0 +1,520 @@
+//! The thread of one plugin: it owns the instance, the breaker and the plugin's own state, and
+//! takes one request after the other.
+//!
+//! ```text
+//!            fault                       pause over, next request
+//!   RUNNING --------> DOWN (pause grows) -----------------------> RUNNING
+//!                      |  too many faults              announce jobs, state intact
+//!                      v
+//!                  QUARANTINED --rearm--> RUNNING
+//! ```
+//!
+//! A batch that faults is run again one by one on a fresh instance, so that only the job that
+//! breaks the plugin meets the plugin's fault policy.
+
+use super::breaker::{Breaker, State};
+use super::capability::lacks;
+use super::fault::{CallError, Fault};
+use super::instance::{Instance, KeyValues, Program};
+use super::manifest::{Kind, LoadOrder, Manifest};
+use super::stats::Stats;
+use super::topic::{label, topic};
+use super::v1::types::{
+    Answer, Context, DependencyRequest, Edit, Effect, Entry, Event, Job, JobNew, JobState,
+    KeyValue, Level, Origin, Reply, StartReason, StateChange, Submission, Verdict,
+};
+use super::v1::{Batch, ComponentNamedList, Exports, Lift, Lower, OfKind, TypedFunc};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+
+/// Most items of one call.
+const BATCH: usize = 128;
+
+/// Answers to a batch, one per item.
+pub(super) type Answers<T> = Vec<Result<T, CallError>>;
+
+/// What the thread is asked.
+pub(super) enum Request {
+    Handle(Vec<Event>, oneshot::Sender<Answers<Answer>>),
+    Validate(Vec<Submission>, oneshot::Sender<Answers<Verdict>>),
+    Frobnicate(Vec<Submission>, oneshot::Sender<Answers<Edit>>),
+    Configure(String, String, oneshot::Sender<Result<Result<(), String>, CallError>>),
+    Query(oneshot::Sender<Result<String, CallError>>),
+    /// A copy of the state, for a successor that may yet refuse.
+    Save(oneshot::Sender<(Result<Vec<u8>, CallError>, KeyValues)>),
+    Rearm(oneshot::Sender<Result<(), CallError>>),
+}
+
+/// What a plugin did outside of a request.
+#[derive(Debug)]
+pub struct Notice {
+    /// Name of the plugin.
+    pub plugin: Arc<str>,
+    /// What.
+    pub what: NoticeKind,
+}
+
+/// See [`Notice`].
+#[derive(Debug)]
+pub enum NoticeKind {
+    /// It was started again after a fault, or re-armed; held jobs may be tried again.
+    Restarted,
+    /// It faulted.
+    Fault(Box<Fault>),
+    /// It faulted too often.
+    Quarantined,
+    /// What it wants done on being told of the active jobs.
+    Effects(Vec<Effect>),
+}
+
+/// Everything that a thread starts with.
+pub(super) struct Worker {
+    pub(super) program: Program,
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) context: Context,
+    pub(super) values: KeyValues,
+    pub(super) breaker: Breaker,
+    pub(super) shared: Arc<Mutex<Shared>>,
+    pub(super) notices: mpsc::UnboundedSender<Notice>,
+    pub(super) instance: Option<Instance>,
+    /// Start again without the pause.
+    pub(super) impatient: bool,
+}
+
+/// What others may look at.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) stats: Stats,
+    pub(super) quarantined: bool,
+    pub(super) down: bool,
+}
+
+impl Worker {
+    /// Runs until nobody can ask any more.
+    pub(super) fn run(mut self, mut mailbox: mpsc::Receiver<Request>) {
+        while let Some(request) = mailbox.blocking_recv() {
+            self.serve(request);
+        }
+    }
+
+    fn serve(&mut self, request: Request) {
+        match request {
+            Request::Handle(events, reply) => {
+                let _ = reply.send(self.handle(events));
+            }
+            Request::Validate(jobs, reply) => {
+                let _ = reply.send(self.validate(jobs));
+            }
+            Request::Frobnicate(jobs, reply) => {
+                let _ = reply.send(self.frobnicate(jobs));
+            }
+            Request::Configure(config, broker_config, reply) => {
+                let _ = reply.send(self.configure(config, broker_config));
+            }
+            Request::Query(reply) => {
+                let _ = reply.send(self.call("plugin.query", |exports| Some(exports.query), ()));
+            }
+            Request::Save(reply) => {
+                let saved = self.call("plugin.save", |exports| Some(exports.save), ());
+                let _ = reply.send((saved, self.values.clone()));
+            }
+            Request::Rearm(reply) => {
+                self.breaker.rearm();
+                let _ = reply.send(self.ensure());
+            }
+        }
+    }
+
+    fn handle(&mut self, events: Vec<Event>) -> Answers<Answer> {
+        let func = |exports: &Exports| match &exports.of_kind {
+            OfKind::Jobtap { handle } => Some(*handle),
+            _ => None,
+        };
+        let mut answers = self.batch(events, label, func);
+        for answer in answers.iter_mut().flatten() {
+            self.accept_effects(&mut answer.effects);
+        }
+        answers
+    }
+
+    fn validate(&mut self, jobs: Vec<Submission>) -> Answers<Verdict> {
+        let func = |exports: &Exports| match &exports.of_kind {
+            OfKind::Validator { validate } => Some(*validate),
+            _ => None,
+        };
+        self.batch(jobs, |_| "validate", func)
+    }
+
+    fn frobnicate(&mut self, jobs: Vec<Submission>) -> Answers<Edit> {
+        let func = |exports: &Exports| match &exports.of_kind {
+            OfKind::Frobnicator { frobnicate } => Some(*frobnicate),
+            _ => None,
+        };
+        self.batch(jobs, |_| "frobnicate", func)
+    }
+
+    fn configure(
+        &mut self,
+        config: String,
+        broker_config: String,
+    ) -> Result<Result<(), String>, CallError> {
+        let params = (config.clone(), broker_config.clone());
+        let outcome = self.call("conf.update", |exports| Some(exports.configure), params)?;
+        if outcome.is_ok() {
+            self.context.config = config;
+            self.context.broker_config = broker_config;
+        }
+        Ok(outcome)
+    }
+
+    /// Carries out what concerns the plugin's own state and takes out what it may not do.
+    fn accept_effects(&mut self, effects: &mut Vec<Effect>) {
+        for effect in effects.iter() {
+            match effect {
+                Effect::Put(KeyValue { key, value: Some(value) }) => {
+                    self.values.insert(key.clone(), value.clone());
+                }
+                Effect::Put(KeyValue { key, value: None }) => {
+                    self.values.remove(key);
+                }
+                Effect::Count(measure) => {
+                    *self.shared().stats.metrics.entry(measure.name.clone()).or_default() +=
+                        measure.value;
+                }
+                Effect::Gauge(measure) => {
+                    self.shared().stats.metrics.insert(measure.name.clone(), measure.value);
+                }
+                _ => {}
+            }
+        }
+        let program = &self.program;
+        effects.retain(|effect| match lacks(effect, &program.granted) {
+            Some(capability) => {
+                let text = format!("effect refused: capability {capability} is not granted");
+                program.log.line(&program.plugin, Level::Err, &text);
+                false
+            }
+            None => !matches!(effect, Effect::Count(_) | Effect::Gauge(_)),
+        });
+    }
+
+    /// Calls with many items, at most [`BATCH`] at a time.
+    fn batch<I, O, F>(&mut self, items: Vec<I>, name: fn(&I) -> &'static str, func: F) -> Answers<O>
+    where
+        I: Clone + Send + Sync,
+        (Vec<I>,): ComponentNamedList + Lower,
+        (Vec<O>,): ComponentNamedList + Lift,
+        O: IsRefusal + Clone + Send + Sync + 'static,
+        F: Fn(&Exports) -> Option<Batch<I, O>> + Copy,
+    {
+        let mut answers = Vec::with_capacity(items.len());
+        let mut items = items.into_iter().peekable();
+        while items.peek().is_some() {
+            let chunk: Vec<I> = items.by_ref().take(BATCH).collect();
+            if chunk.len() == 1 {
+                answers.extend(self.chunk(chunk, name, func));
+                continue;
+            }
+            let outcome = self.chunk(chunk.clone(), name, func);
+            if outcome.iter().any(is_fault) {
+                answers.extend(self.one_by_one(chunk, name, func));
+            } else {
+                answers.extend(outcome);
+            }
+        }
+        answers
+    }
+
+    /// Finds the item that a batch faulted on. It is the fault that counts, not the batch's; and
+    /// the others are not made to wait for the pause after it.
+    fn one_by_one<I, O, F>(
+        &mut self,
+        items: Vec<I>,
+        name: fn(&I) -> &'static str,
+        func: F,
+    ) -> Answers<O>
+    where
+        I: Clone + Send + Sync,
+        (Vec<I>,): ComponentNamedList + Lower,
+        (Vec<O>,): ComponentNamedList + Lift,
+        O: IsRefusal + Clone + Send + Sync + 'static,
+        F: Fn(&Exports) -> Option<Batch<I, O>> + Copy,
+    {
+        self.breaker.forgive_last();
+        self.impatient = true;
+        let mut answers = Answers::with_capacity(items.len());
+        for item in items {
+            answers.extend(self.chunk(vec![item], name, func));
+        }
+        self.impatient = false;
+        if !answers.iter().any(is_fault) {
+            self.breaker.fault(Instant::now());
+        }
+        answers
+    }
+
+    /// One call with these items: an answer each, or the same error for all.
+    fn chunk<I, O, F>(&mut self, items: Vec<I>, name: fn(&I) -> &'static str, func: F) -> Answers<O>
+    where
+        I: Clone + Send + Sync,
+        (Vec<I>,): ComponentNamedList + Lower,
+        (Vec<O>,): ComponentNamedList + Lift,
+        O: IsRefusal + Clone + Send + Sync + 'static,
+        F: Fn(&Exports) -> Option<Batch<I, O>>,
+    {
+        let names: Vec<&'static str> = items.iter().map(name).collect();
+        let count = items.len();
+        let first = names.first().copied().unwrap_or("nothing");
+        let outcome = self.ensure().and_then(|()| {
+            let start = Instant::now();
+            let outcome = self.invoke(first, func, (items,));
+            outcome.map(|answers| (answers, start.elapsed()))
+        });
+        let (answers, time) = match outcome {
+            Ok(done) => done,
+            Err(error) => return std::iter::repeat_n(Err(error), count).collect(),
+        };
+        if answers.len() != count {
+            let detail = format!("{} answers to {count} calls", answers.len());
+            let error = self.misused(first, detail);
+            return std::iter::repeat_n(Err(error), count).collect();
+        }
+        let share = time / u32::try_from(count).unwrap_or(u32::MAX).max(1);
+        let mut shared = self.shared();
+        for (name, answer) in names.iter().zip(&answers) {
+            shared.stats.returned(name, 1, share);
+            if answer.is_refusal() {
+                shared.stats.refused(name);
+            }
+        }
+        drop(shared);
+        answers.into_iter().map(Ok).collect()
+    }
+
+    /// A call with one answer.
+    fn call<P, R, F>(&mut self, name: &'static str, func: F, params: P) -> Result<R, CallError>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        (R,): ComponentNamedList + Lift + Send + Sync,
+        R: 'static,
+        F: FnOnce(&Exports) -> Option<TypedFunc<P, (R,)>>,
+    {
+        self.ensure()?;
+        let start = Instant::now();
+        let result = self.invoke(name, func, params)?;
+        self.shared().stats.returned(name, 1, start.elapsed());
+        Ok(result)
+    }
+
+    fn invoke<P, R, F>(&mut self, name: &'static str, func: F, params: P) -> Result<R, CallError>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        (R,): ComponentNamedList + Lift + Send + Sync,
+        R: 'static,
+        F: FnOnce(&Exports) -> Option<TypedFunc<P, (R,)>>,
+    {
+        let Some(instance) = self.instance.as_mut() else {
+            return Err(CallError::Gone(self.program.plugin.to_string()));
+        };
+        let outcome = instance.call(name, func, params, &mut self.values);
+        let memory = instance.peak_memory();
+        let mut shared = self.shared();
+        shared.stats.peak_memory = shared.stats.peak_memory.max(memory);
+        drop(shared);
+        outcome.map_err(|fault| self.faulted(name, fault))
+    }
+
+    /// A fault that shows only in the answer.
+    fn misused(&mut self, name: &'static str, detail: String) -> CallError {
+        let fault = Fault {
+            plugin: self.program.plugin.to_string(),
+            callback: name.to_owned(),
+            kind: super::fault::FaultKind::Misuse,
+            detail,
+            backtrace: Vec::new(),
+        };
+        self.faulted(name, Box::new(fault))
+    }
+
+    /// Throws the instance away, counts, logs and tells.
+    fn faulted(&mut self, name: &'static str, fault: Box<Fault>) -> CallError {
+        self.instance = None;
+        self.breaker.fault(Instant::now());
+        let quarantined = self.breaker.state(Instant::now()) == State::Open;
+        let mut shared = self.shared();
+        shared.stats.faulted(name);
+        shared.down = true;
+        shared.quarantined = quarantined;
+        drop(shared);
+        let log = |text: &str| self.program.log.line(&self.program.plugin, Level::Err, text);
+        log(&fault.to_string());
+        if !fault.backtrace.is_empty() {
+            log(&format!("backtrace: {}", fault.backtrace.join(" < ")));
+        }
+        self.notice(NoticeKind::Fault(fault.clone()));
+        if quarantined {
+            let faults = self.breaker.total();
+            self.program.log.line(
+                &self.program.plugin,
+                Level::Crit,
+                &format!("quarantined after {faults} faults"),
+            );
+            self.notice(NoticeKind::Quarantined);
+        }
+        CallError::Fault(fault)
+    }
+
+    /// Makes sure that there is an instance, if there may be one.
+    fn ensure(&mut self) -> Result<(), CallError> {
+        if self.instance.is_some() {
+            return Ok(());
+        }
+        let plugin = self.program.plugin.to_string();
+        match self.breaker.state(Instant::now()) {
+            State::Open => Err(CallError::Quarantined { plugin, faults: self.breaker.total() }),
+            State::Waiting(retry) if !self.impatient => Err(CallError::Down { plugin, retry }),
+            State::Waiting(_) | State::Closed => {
+                self.context.reason = StartReason::Fault;
+                self.context.saved = None;
+                self.start()?;
+                self.notice(NoticeKind::Restarted);
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes an instance, initialises it and tells it the active jobs.
+    ///
+    /// # Errors
+    ///
+    /// A fault on the way, or the plugin's refusal.
+    pub(super) fn start(&mut self) -> Result<(), CallError> {
+        let instance = Instance::new(&self.program);
+        self.instance = Some(instance.map_err(|fault| self.faulted("start", fault))?);
+        self.shared().stats.starts += 1;
+        let context = self.context.clone();
+        let begun = self.invoke("plugin.init", |exports| Some(exports.init), (context,))?;
+        if let Err(reason) = begun {
+            self.instance = None;
+            self.breaker.fault(Instant::now());
+            return Err(CallError::Init { plugin: self.program.plugin.to_string(), reason });
+        }
+        if self.manifest.kind == Kind::Jobtap {
+            self.announce()?;
+        }
+        let mut shared = self.shared();
+        (shared.down, shared.quarantined) = (false, false);
+        Ok(())
+    }
+
+    fn announce(&mut self) -> Result<(), CallError> {
+        let mut jobs = self.program.jobs.active();
+        let state = |job: &Job| job.state as u8;
+        jobs.sort_by_key(|job| match self.manifest.order {
+            LoadOrder::None => (0, job.id),
+            LoadOrder::State => (state(job), job.id),
+            LoadOrder::StateReversed => (u8::MAX - state(job), job.id),
+        });
+        let mut events: Vec<Event> = jobs.into_iter().flat_map(|job| self.news_of(job)).collect();
+        events.retain(|event| topic(event).is_none_or(|topic| self.manifest.wants(&topic)));
+        let mut effects = Vec::new();
+        while !events.is_empty() {
+            let rest = events.split_off(events.len().min(BATCH));
+            for answer in self.announce_chunk(std::mem::replace(&mut events, rest)) {
+                effects.extend(answer?.effects);
+            }
+        }
+        self.accept_effects(&mut effects);
+        if !effects.is_empty() {
+            self.notice(NoticeKind::Effects(effects));
+        }
+        Ok(())
+    }
+
+    fn announce_chunk(&mut self, events: Vec<Event>) -> Answers<Answer> {
+        let func = |exports: &Exports| match &exports.of_kind {
+            OfKind::Jobtap { handle } => Some(*handle),
+            _ => None,
+        };
+        self.chunk(events, label, func)
+    }
+
+    /// What a plugin that starts is told of a job: create, new and, where it waits for
+    /// dependencies, those.
+    fn news_of(&self, job: Job) -> Vec<Event> {
+        let news = JobNew { job: job.clone(), origin: Origin::Loaded };
+        let mut events = vec![Event::Create(news.clone()), Event::New(news)];
+        if job.state == JobState::Depend {
+            let facts = self.program.jobs.read(job.id, |facts| facts.jobspec.clone());
+            let dependencies = facts.map(|jobspec| dependencies(&jobspec)).unwrap_or_default();
+            for (scheme, value, dependency) in dependencies {
+                let job = job.clone();
+                events.push(Event::Dependency(DependencyRequest {
+                    job,
+                    scheme,
+                    value,
+                    dependency,
+                }));
+            }
+            let entry = Entry {
+                timestamp: job.t_submit,
+                name: "depend".to_owned(),
+                context: "{}".to_owned(),
+            };
+            events.push(Event::State(StateChange { job, previous: JobState::New, entry }));
+        }
+        events
+    }
+
+    fn notice(&self, what: NoticeKind) {
+        let _ = self.notices.send(Notice { plugin: self.program.plugin.clone(), what });
+    }
+
+    fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_fault<T>(answer: &Result<T, CallError>) -> bool {
+    matches!(answer, Err(CallError::Fault(_)))
+}
+
+/// Scheme, value and the whole of each dependency in a jobspec (RFC 26).
+pub fn dependencies(jobspec: &str) -> Vec<(String, String, String)> {
+    let jobspec: serde_json::Value = serde_json::from_str(jobspec).unwrap_or_default();
+    let list = jobspec.pointer("/attributes/system/dependencies").and_then(|list| list.as_array());
+    let text = |dependency: &serde_json::Value, key: &str| {
+        dependency.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
+    };
+    let parse = |dependency: &serde_json::Value| {
+        (text(dependency, "scheme"), text(dependency, "value"), dependency.to_string())
+    };
+    list.into_iter().flatten().map(parse).collect()
+}
+
+/// Whether an answer counts as a refusal in the statistics.
+pub(super) trait IsRefusal {
+    fn is_refusal(&self) -> bool;
+}
+
+impl IsRefusal for Answer {
+    fn is_refusal(&self) -> bool {
+        matches!(self.reply, Reply::Refuse(_) | Reply::Hold(_))
+    }
+}
+
+impl IsRefusal for Verdict {
+    fn is_refusal(&self) -> bool {
+        matches!(self, Verdict::Refuse(_))
+    }
+}
+
+impl IsRefusal for Edit {
+    fn is_refusal(&self) -> bool {
+        matches!(self, Edit::Refuse(_))
+    }
+}
+
+/// How long a request may wait for room in the mailbox of a plugin that is stuck.
+pub(super) const MAILBOX: usize = 64;
