@@ -15,6 +15,7 @@ pub mod frame;
 pub mod fsd;
 pub mod hostlist;
 pub mod idset;
+pub mod jobspec;
 pub mod json;
 pub mod layout;
 pub mod message;
