@@ -165,35 +165,35 @@ fn decode_all(operator: &'static str, values: &Value) -> Result<Vec<Constraint>,
 
 fn decode_hosts(values: &Value) -> Result<Hostlist, ConstraintError> {
     let mut hosts = Hostlist::new();
-    for list in decode_each("hostlist", "hostlist", values, |text| Hostlist::decode(text).ok())? {
-        hosts.append_list(&list);
-    }
+    decode_each("hostlist", "hostlist", values, |text| hosts.append(text).ok())?;
+    // Overlapping ranges would be searched again for every node.
+    hosts.uniq();
     Ok(hosts)
 }
 
 fn decode_ranks(values: &Value) -> Result<Idset, ConstraintError> {
     let mut ranks = Idset::new();
-    for ids in decode_each("ranks", "idset", values, |text| Idset::decode(text).ok())? {
-        ranks.union_with(&ids);
-    }
+    decode_each("ranks", "idset", values, |text| {
+        ranks.union_with(&Idset::decode(text).ok()?);
+        Some(())
+    })?;
     Ok(ranks)
 }
 
-/// Decode each string of an array.
-fn decode_each<T>(
+/// Take each string of an array; `take` gives None for one that is malformed.
+fn decode_each(
     operator: &'static str,
     kind: &'static str,
     values: &Value,
-    decode: impl Fn(&str) -> Option<T>,
-) -> Result<Vec<T>, ConstraintError> {
+    mut take: impl FnMut(&str) -> Option<()>,
+) -> Result<(), ConstraintError> {
     let list = values.as_array().ok_or(ConstraintError::NotAnArray(operator))?;
-    let each = |value: &Value| {
+    list.iter().try_for_each(|value| {
         let text = value.as_str();
-        text.and_then(&decode).ok_or_else(|| ConstraintError::Ids {
+        text.and_then(&mut take).ok_or_else(|| ConstraintError::Ids {
             kind,
             text: text.map_or_else(|| value.to_string(), str::to_owned),
             all: values.to_string(),
         })
-    };
-    list.iter().map(each).collect()
+    })
 }

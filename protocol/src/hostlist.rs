@@ -10,8 +10,12 @@ mod text;
 
 pub use index::HostIndex;
 pub use text::HostlistError;
+pub(crate) use text::check_host;
 
 use run::Run;
+
+/// Most unknown hosts that [`Hostlist::check_known`] names.
+pub const MAX_NAMED: u64 = 4096;
 
 /// An ordered list of host names, duplicates allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -52,12 +56,6 @@ impl Hostlist {
         self.runs.iter().flat_map(|run| (0..run.count()).map(|n| run.host(n)))
     }
 
-    /// Append the hosts of RFC 29 text.
-    pub fn append(&mut self, hosts: &str) -> Result<(), HostlistError> {
-        self.append_list(&Self::decode(hosts)?);
-        Ok(())
-    }
-
     /// Append one host name as it is, without looking for brackets in it.
     pub fn push_host(&mut self, name: &str) {
         if let Some(run) = Run::from_host(name) {
@@ -82,7 +80,24 @@ impl Hostlist {
         Err(HostlistError::NotFound(host.to_owned()))
     }
 
+    /// An error that names the hosts of `wanted` that are not in this list, up to [`MAX_NAMED`].
+    ///
+    /// Effort follows the two lists' runs and the number of hosts in this list, so that a short
+    /// text from a stranger cannot ask for much.
+    pub fn check_known(&self, wanted: &Self) -> Result<(), HostlistError> {
+        let index = HostIndex::new(self);
+        let mut wanted = wanted.clone();
+        if wanted.count() > self.count() + MAX_NAMED {
+            wanted.uniq();
+        }
+        let unknown = wanted.iter().filter(|host| index.find(host).is_none());
+        let mut missing = Self::new();
+        unknown.take(MAX_NAMED as usize).for_each(|host| missing.push_host(&host));
+        missing.not_found()
+    }
+
     /// Positions of all hosts named by RFC 29 text; an error names those that are not in the list.
+    /// Effort follows the number of hosts named.
     pub fn indices(&self, hosts: &str) -> Result<Vec<u64>, HostlistError> {
         let wanted = Self::decode(hosts)?;
         let index = HostIndex::new(self);
@@ -94,10 +109,15 @@ impl Hostlist {
                 None => missing.push_host(&host),
             }
         }
-        match missing.count() {
-            0 => Ok(found),
-            1 => Err(HostlistError::NotFound(missing.encode())),
-            _ => Err(HostlistError::NotFoundMany(missing.encode())),
+        missing.not_found().map(|()| found)
+    }
+
+    /// An error that names the hosts of this list, if there are any.
+    fn not_found(&self) -> Result<(), HostlistError> {
+        match self.count() {
+            0 => Ok(()),
+            1 => Err(HostlistError::NotFound(self.encode())),
+            _ => Err(HostlistError::NotFoundMany(self.encode())),
         }
     }
 

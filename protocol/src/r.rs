@@ -8,7 +8,7 @@ mod ranks;
 mod text;
 mod wire;
 
-use crate::hostlist::{Hostlist, HostlistError};
+use crate::hostlist::{Hostlist, HostlistError, check_host};
 use crate::idset::Idset;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -101,8 +101,10 @@ impl ResourceSet {
             return Err(RError::HostCount { hosts: hosts.count(), nodes });
         }
         let resources = Arc::new(resources);
-        let node = |host: String| Node { host: host.into(), resources: resources.clone() };
-        let nodes = ranks.iter().zip(hosts.iter().map(node)).collect();
+        let node = |(rank, host)| {
+            Ok((rank, Node { host: host_name(host)?, resources: resources.clone() }))
+        };
+        let nodes = ranks.iter().zip(hosts.iter()).map(node).collect::<Result<_, RError>>()?;
         Ok(Self { nodes, named: true, ..Self::default() })
     }
 
@@ -167,6 +169,12 @@ impl ResourceSet {
     pub fn remove_instance_local_properties(&mut self) {
         self.properties.retain(|name, _| !name.starts_with('+'));
     }
+}
+
+/// A hostlist may hold names that no host can have, such as `r0n[0-1]` from `r[0]n[0-1]`.
+fn host_name(name: String) -> Result<Arc<str>, RError> {
+    check_host(&name)?;
+    Ok(name.into())
 }
 
 /// Refuse the characters that constraint expressions give a meaning to.

@@ -107,6 +107,18 @@ fn hosts_that_would_fill_memory_are_refused() {
     assert!(Hostlist::decode("n[0-1000000]x,n[0-1000000]y").is_err());
 }
 
+#[test]
+fn unknown_hosts_are_named_at_bounded_cost() {
+    let known = Hostlist::decode("n[0-99]").unwrap();
+    let check = |text: &str| known.check_known(&Hostlist::decode(text).unwrap());
+    assert!(check("n[5-7],n5").is_ok());
+    assert_eq!(check("n7,x").unwrap_err().to_string(), "host 'x' not found");
+    assert_eq!(check("y,x,n1").unwrap_err().to_string(), "hosts 'y,x' not found");
+    // Half a billion hosts in five thousand characters.
+    let many = vec!["n[0-999999]"; 500].join(",");
+    assert_eq!(check(&many).unwrap_err().to_string(), "hosts 'n[100-4195]' not found");
+}
+
 fn host() -> impl Strategy<Value = String> {
     prop_oneof!["[ab]{1,2}", "[ab]0?[0-9]{1,2}", "[ab]0?[0-9]x", "0?[0-9]"]
 }

@@ -309,6 +309,10 @@ fn rules_of_the_instance_are_kept() {
     );
     assert_eq!(check(&known, on("x[")), "Invalid hostlist: 'x['");
     assert_eq!(check(&Rules::default(), on("x")), "valid");
+    // Each list is fine, but all together would be ten million names.
+    let part = json!({"hostlist": ["n[0-99999]x"]});
+    let many = with_system("constraints", json!({"or": vec![part; 100]}));
+    assert_eq!(check(&Rules::default(), many), "Invalid hostlist: 'n[0-99999]x'");
 
     let one = Rules { require_version: Some(1), ..Rules::default() };
     let mut two = with_system("cwd", json!("/"));

@@ -211,6 +211,20 @@ fn scheduler_data_is_kept_as_it_came() {
 }
 
 #[test]
+fn names_that_no_host_can_have_are_refused() {
+    let r = json!({"version": 1, "execution": {
+        "R_lite": [{"rank": "0-1", "children": {"core": "0"}}],
+        "nodelist": ["r[0-1]n[0-1]"],
+    }});
+    let error = ResourceSet::decode(&r.to_string()).unwrap_err();
+    assert_eq!(error.to_string(), "invalid host name: 'r0n[0-1]'");
+    let mut set = uniform("0", "0", "", "a");
+    assert!(set.assign_hosts(&Hostlist::decode("r[0]n[0]").unwrap()).is_err());
+    set.assign_hosts(&Hostlist::decode("b").unwrap()).unwrap();
+    assert_eq!(set.nodelist().encode(), "b");
+}
+
+#[test]
 fn constraints_follow_rfc_31() {
     let mut set = uniform("0-3", "0", "", "fluke[0-3]");
     set.set_property("ssd", &ids("1-2")).unwrap();

@@ -13,7 +13,7 @@ const MAX_RANGE: u64 = 1 << 20;
 const MAX_RANGES: usize = 10240;
 /// Most hosts that names with text after the brackets (`n[1-9].x`) may expand to, since each of
 /// them is stored on its own.
-const MAX_EXPANDED: u64 = 1 << 20;
+const MAX_EXPANDED: u64 = 1 << 17;
 
 /// Why a string is not a hostlist, or a host is not in one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,8 +31,19 @@ pub enum HostlistError {
 impl Hostlist {
     /// Read RFC 29 text. Commas, blanks and tabs separate hosts; empty elements are skipped.
     pub fn decode(text: &str) -> Result<Self, HostlistError> {
+        Self::decode_after(text, 0)
+    }
+
+    /// Append the hosts of RFC 29 text. What one list may be expanded to is limited in all, however
+    /// many texts it is made of.
+    pub fn append(&mut self, text: &str) -> Result<(), HostlistError> {
+        self.append_list(&Self::decode_after(text, self.runs.len() as u64)?);
+        Ok(())
+    }
+
+    /// Read text after so many hosts were expanded from others.
+    fn decode_after(text: &str, mut expanded: u64) -> Result<Self, HostlistError> {
         let mut list = Self::new();
-        let mut expanded = 0;
         for token in tokens(text) {
             decode_token(token, &mut list, &mut expanded)
                 .ok_or_else(|| HostlistError::Invalid(text.to_owned()))?;
@@ -47,7 +58,7 @@ impl Hostlist {
 }
 
 /// A single host name: no separators or brackets.
-pub(super) fn check_host(host: &str) -> Result<(), HostlistError> {
+pub(crate) fn check_host(host: &str) -> Result<(), HostlistError> {
     if host.contains([',', '[', ']', '\t', ' ']) {
         return Err(HostlistError::HostName(host.to_owned()));
     }

@@ -17,8 +17,12 @@ pub(super) fn check_attributes(
         let list = list.ok_or_else(|| must("attributes.system.dependencies", "a list"))?;
         list.iter().try_for_each(check_dependency)?;
     }
-    match system.get("constraints") {
-        Some(constraints) => check_constraint(constraints, rules),
+    let Some(constraints) = system.get("constraints") else { return Ok(()) };
+    // The hosts of all parts together, so that there is one limit to what they expand to.
+    let mut hosts = Hostlist::new();
+    check_constraint(constraints, &mut hosts)?;
+    match rules.hosts {
+        Some(known) => known.check_known(&hosts).map_err(JobspecError::UnknownHosts),
         None => Ok(()),
     }
 }
@@ -30,7 +34,7 @@ fn check_dependency(dependency: &Value) -> Result<(), JobspecError> {
     ensure(value.is_string(), "dependency value", "a string")
 }
 
-fn check_constraint(constraint: &Value, rules: &Rules<'_>) -> Result<(), JobspecError> {
+fn check_constraint(constraint: &Value, hosts: &mut Hostlist) -> Result<(), JobspecError> {
     let operators = constraint.as_object().ok_or_else(|| must("constraints", "a mapping"))?;
     for (operator, values) in operators {
         let values = values
@@ -40,7 +44,7 @@ fn check_constraint(constraint: &Value, rules: &Rules<'_>) -> Result<(), Jobspec
             return Err(JobspecError::ConstraintOperator(operator.clone()));
         }
         for value in values {
-            check_constraint_value(operator, value, rules)?;
+            check_constraint_value(operator, value, hosts)?;
         }
     }
     Ok(())
@@ -49,10 +53,10 @@ fn check_constraint(constraint: &Value, rules: &Rules<'_>) -> Result<(), Jobspec
 fn check_constraint_value(
     operator: &str,
     value: &Value,
-    rules: &Rules<'_>,
+    hosts: &mut Hostlist,
 ) -> Result<(), JobspecError> {
     if ["and", "or", "not"].contains(&operator) {
-        return check_constraint(value, rules);
+        return check_constraint(value, hosts);
     }
     let string = || must(format!("value of constraint {operator}"), "a string");
     let text = value.as_str().ok_or_else(string)?;
@@ -60,19 +64,11 @@ fn check_constraint_value(
         "properties" if text.contains(['&', '\'', '"', '`', '|', '(', ')']) => {
             Err(JobspecError::PropertyCharacter(text.to_owned()))
         }
-        "hostlist" => check_hosts(text, rules),
+        "hostlist" => hosts.append(text).map_err(JobspecError::Hostlist),
         "ranks" => match Idset::decode(text) {
             Ok(_) => Ok(()),
             Err(_) => Err(JobspecError::Idset(text.to_owned())),
         },
         _ => Ok(()),
-    }
-}
-
-fn check_hosts(text: &str, rules: &Rules<'_>) -> Result<(), JobspecError> {
-    Hostlist::decode(text).map_err(JobspecError::Hostlist)?;
-    match rules.hosts {
-        Some(known) => known.indices(text).map(|_| ()).map_err(JobspecError::UnknownHosts),
-        None => Ok(()),
     }
 }

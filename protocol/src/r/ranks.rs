@@ -1,6 +1,6 @@
 //! Renumbering nodes, and the way from hosts to ranks.
 
-use super::{Node, RError, ResourceSet, Resources};
+use super::{Node, RError, ResourceSet, Resources, host_name};
 use crate::hostlist::{HostIndex, Hostlist};
 use crate::idset::Idset;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -49,8 +49,9 @@ impl ResourceSet {
         if count != nodes {
             return Err(RError::HostCount { hosts: count, nodes });
         }
-        for (node, host) in self.nodes.values_mut().zip(hosts.iter()) {
-            node.host = host.into();
+        let names = hosts.iter().map(host_name).collect::<Result<Vec<_>, _>>()?;
+        for (node, name) in self.nodes.values_mut().zip(names) {
+            node.host = name;
         }
         self.named = true;
         Ok(())

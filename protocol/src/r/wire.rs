@@ -1,6 +1,6 @@
 //! The JSON form of R.
 
-use super::{MAX_NODES, Node, RError, ResourceSet, Resources};
+use super::{MAX_NODES, Node, RError, ResourceSet, Resources, host_name};
 use crate::hostlist::Hostlist;
 use crate::idset::Idset;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -135,9 +135,9 @@ impl Document {
             .into_iter()
             .map(|(rank, resources)| {
                 let host = hosts.next().unwrap_or_else(|| format!("rank{rank}"));
-                (rank, Node { host: host.into(), resources })
+                Ok((rank, Node { host: host_name(host)?, resources }))
             })
-            .collect();
+            .collect::<Result<_, RError>>()?;
         Ok(ResourceSet {
             nodes,
             properties: execution.properties,
