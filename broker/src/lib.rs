@@ -29,3 +29,4 @@ pub mod time;
 
 /// Version of this software, as brokers compare it when they join.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub mod tstat;

@@ -5,3 +5,6 @@ pub mod common;
 pub mod shutdown;
 pub mod state_machine;
 pub mod event;
+pub mod content;
+pub mod content_sqlite;
+pub mod kvs;

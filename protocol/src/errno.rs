@@ -85,6 +85,7 @@ errnos! {
     EALREADY = 114 "Operation already in progress";
     EINPROGRESS = 115 "Operation now in progress";
     ECANCELED = 125 "Operation canceled";
+    ENOTRECOVERABLE = 131 "State not recoverable";
 }
 
 impl fmt::Display for Errno {

@@ -17,8 +17,10 @@ pub struct Checkpoint {
     pub version: u32,
     /// Blobref of the root directory.
     pub rootref: String,
+    #[serde(default)]
     pub sequence: i64,
-    /// Seconds since 1970.
+    /// Seconds since 1970; 0 where an old store does not tell.
+    #[serde(default)]
     pub timestamp: f64,
 }
 

@@ -1,5 +1,7 @@
 //! The key value store (RFC 11).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::payload::{Empty, Object};
@@ -32,8 +34,10 @@ pub mod lookup {
 pub mod commit {
     /// Do not merge with other transactions.
     pub const NO_MERGE: u32 = 1;
-    /// Store the root with a checkpoint before the response.
-    pub const SYNC: u32 = 2;
+    /// Combine appends to one key within the transaction; clients do that.
+    pub const TXN_COMPACT: u32 = 2;
+    /// The response says that content and root are on disk. In the primary namespace only.
+    pub const SYNC: u32 = 4;
 }
 
 /// Bit of [`Op::flags`]: append to the value rather than replace it.
@@ -154,7 +158,47 @@ pub struct Namespace {
     pub flags: u32,
 }
 
+/// Event `kvs.namespace-NS-setroot`, private: a namespace has a new root. With the sequence number
+/// of the root before, it only tells that transactions have been checkpointed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Setroot {
+    pub namespace: String,
+    pub rootseq: i64,
+    pub rootref: String,
+    /// Transactions that are in it.
+    pub names: Vec<String>,
+    /// Keys that they changed, normalized.
+    pub keys: BTreeMap<String, ()>,
+    pub owner: u32,
+}
+
+/// Event `kvs.namespace-NS-error`, private: transactions that failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CommitError {
+    pub namespace: String,
+    pub names: Vec<String>,
+    pub errnum: u32,
+}
+
+/// Event `kvs.namespace-NS-created`, private.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NamespaceCreated {
+    pub namespace: String,
+    pub rootseq: i64,
+    pub rootref: String,
+    pub owner: u32,
+}
+
+/// What the topics of a namespace's events begin with: `-setroot` and the like follow. Other
+/// namespaces' topics may begin so, too.
+pub fn event_prefix(namespace: &str) -> String {
+    format!("kvs.namespace-{namespace}")
+}
+
 json_payload!(
+    Setroot,
+    CommitError,
+    NamespaceCreated,
     LookupRequest,
     LookupResponse,
     LookupPlusResponse,

@@ -1,0 +1,198 @@
+//! Opening the database: lock, check, create, and bring older files up to date.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use flux_protocol::blobref::HashType;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+
+use super::database::Database;
+use super::error::StoreError;
+use super::options::Options;
+
+const MAGIC: &[u8] = b"SQLite format 3\0";
+/// Checking the whole file takes about a second per gigabyte. A larger file is checked only when
+/// its last user did not close it; blobs are checked when loaded in any case.
+const CHECK_ALWAYS_UP_TO: u64 = 1 << 30;
+const CACHE_KIB: i64 = 64 * 1024;
+/// Key of the one row of flux-core's older checkpoint table.
+const OLD_CHECKPOINT_KEY: &str = "kvs-primary";
+
+impl Database {
+    /// Open, or create, the file that `options` names. Nobody else can until it is closed.
+    pub(super) fn open(options: Options) -> Result<Database, StoreError> {
+        let path = options.path.clone();
+        if options.truncate {
+            remove(&path)?;
+        }
+        let found = prepare_file(&path)?;
+        let db = connect(&options).map_err(|error| explain(&path, error))?;
+        if found.unclean || found.size <= CHECK_ALWAYS_UP_TO {
+            quick_check(&db, &path)?;
+        }
+        create_tables(&db).map_err(|error| explain(&path, error))?;
+        migrate_checkpoint(&db, &path)?;
+        check_hash_type(&db, &options)?;
+        let number = |sql: &str| -> Result<i64, StoreError> {
+            db.query_row(sql, [], |row| row.get(0)).map_err(|error| explain(&path, error))
+        };
+        let epoch = number("SELECT IFNULL(MAX(id), 0) FROM checkpt_v2")?;
+        let objects = number("SELECT COUNT(1) FROM objects")?;
+        Ok(Database { db, options, epoch, objects })
+    }
+}
+
+/// The file as the last user left it.
+struct Found {
+    size: u64,
+    /// There is a log that closing would have removed.
+    unclean: bool,
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    for file in
+        [path.to_owned(), beside(path, "-wal"), beside(path, "-shm"), beside(path, "-journal")]
+    {
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(StoreError::File { path: file, error });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Make sure that the file is there, is ours to write, is for the owner alone when new, and looks
+/// like a database when old.
+fn prepare_file(path: &Path) -> Result<Found, StoreError> {
+    let file_error = |error| StoreError::File { path: path.to_owned(), error };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(file_error)?;
+    let size = file.metadata().map_err(file_error)?.len();
+    let unclean = beside(path, "-wal").exists() || beside(path, "-journal").exists();
+    let mut magic = Vec::new();
+    file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(file_error)?;
+    if size > 0 && magic != MAGIC {
+        return Err(corrupt(path, "it does not begin like an SQLite 3 file"));
+    }
+    Ok(Found { size, unclean })
+}
+
+fn connect(options: &Options) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(&options.path, flags)?;
+    db.busy_timeout(std::time::Duration::ZERO)?;
+    // Before anything else touches the file, so that there is no shared memory file either.
+    pragma(&db, "locking_mode", "EXCLUSIVE")?;
+    pragma(&db, "journal_mode", &options.journal_mode)?;
+    pragma(&db, "synchronous", &options.synchronous)?;
+    db.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    db.set_prepared_statement_cache_capacity(32);
+    // Takes the lock.
+    db.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
+    Ok(db)
+}
+
+/// Some pragmas return a row, some don't.
+fn pragma(db: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
+    db.pragma_update_and_check(None, name, value, |_| Ok(())).or_else(|error| match error {
+        rusqlite::Error::QueryReturnedNoRows => Ok(()),
+        error => Err(error),
+    })
+}
+
+fn quick_check(db: &Connection, path: &Path) -> Result<(), StoreError> {
+    let verdict: String = db
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|error| explain(path, error))?;
+    if verdict == "ok" { Ok(()) } else { Err(corrupt(path, verdict)) }
+}
+
+fn create_tables(db: &Connection) -> rusqlite::Result<()> {
+    db.execute_batch(
+        "CREATE TABLE IF NOT EXISTS objects(\
+           hash BLOB PRIMARY KEY, size INT, object BLOB, epoch INT DEFAULT 0);\
+         CREATE TABLE IF NOT EXISTS checkpt_v2(\
+           id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, value TEXT);",
+    )?;
+    // Files of flux-core before 0.88 have no epochs.
+    if !db.column_exists(None, "objects", "epoch")? {
+        db.execute_batch("ALTER TABLE objects ADD COLUMN epoch INT DEFAULT 0")?;
+    }
+    Ok(())
+}
+
+/// flux-core kept one checkpoint in another table once.
+fn migrate_checkpoint(db: &Connection, path: &Path) -> Result<(), StoreError> {
+    let explain = |error| explain(path, error);
+    if !db.table_exists(None, "checkpt").map_err(explain)? {
+        return Ok(());
+    }
+    let value: Option<String> = db
+        .query_row("SELECT value FROM checkpt WHERE key = ?1", [OLD_CHECKPOINT_KEY], |row| {
+            row.get(0)
+        })
+        .optional()
+        .map_err(explain)?;
+    let migrate = |value: Option<String>| {
+        let transaction = db.unchecked_transaction()?;
+        if let Some(value) = value {
+            transaction.execute("INSERT INTO checkpt_v2 (value) VALUES (?1)", [value])?;
+        }
+        transaction.execute_batch("DROP TABLE checkpt")?;
+        transaction.commit()
+    };
+    if let Some(value) = &value
+        && serde_json::from_str::<flux_protocol::rpc::content::Checkpoint>(value).is_err()
+    {
+        return Err(StoreError::BadCheckpoint(value.clone()));
+    }
+    migrate(value).map_err(explain)
+}
+
+fn check_hash_type(db: &Connection, options: &Options) -> Result<(), StoreError> {
+    let length: Option<i64> = db
+        .query_row("SELECT LENGTH(CAST(hash AS BLOB)) FROM objects LIMIT 1", [], |row| row.get(0))
+        .optional()
+        .map_err(|error| explain(&options.path, error))?;
+    let holds = HashType::ALL
+        .into_iter()
+        .find(|hash| length.is_some_and(|n| i64::try_from(hash.digest_len()) == Ok(n)));
+    match holds {
+        Some(holds) if holds != options.hash => {
+            Err(StoreError::HashType { path: options.path.clone(), holds, wanted: options.hash })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn explain(path: &Path, error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            StoreError::InUse { path: path.to_owned() }
+        }
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => corrupt(path, error),
+        _ => StoreError::Sqlite { path: path.to_owned(), error },
+    }
+}
+
+fn corrupt(path: &Path, reason: impl ToString) -> StoreError {
+    StoreError::Corrupt { path: path.to_owned(), reason: reason.to_string() }
+}

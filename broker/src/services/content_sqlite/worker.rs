@@ -1,0 +1,256 @@
+//! The thread that owns the database: it blocks so that the broker doesn't.
+//!
+//! Stores that wait in the queue together are written in one transaction. Order is kept: a request
+//! sees everything that was sent before it.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use flux_protocol::blobref::Blobref;
+use flux_protocol::failure::Failure;
+use flux_protocol::rpc::content::Checkpoint;
+use flux_protocol::rpc::content_backing::{GcInfoResponse, SweepRequest, SweepResponse};
+use tokio::sync::oneshot;
+
+use super::database::Database;
+use super::error::StoreError;
+use super::options::Options;
+use crate::tstat::Tstat;
+
+/// Bounds of one transaction.
+const BATCH_BLOBS: usize = 1024;
+const BATCH_BYTES: usize = 32 << 20;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+pub(super) enum Job {
+    Load(Blobref, Reply<Bytes>),
+    Store(Bytes, Reply<Blobref>),
+    Validate(Blobref, Reply<()>),
+    Checkpoints(Reply<Vec<Checkpoint>>),
+    PutCheckpoint(Checkpoint, Reply<()>),
+    GcInfo { epoch: i64, get_count: bool, reply: Reply<GcInfoResponse> },
+    Mark(i64, Vec<Blobref>, Reply<u64>),
+    Sweep(SweepRequest, Reply<SweepResponse>),
+}
+
+/// What `stats-get` tells; the thread keeps it up to date.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stats {
+    pub(super) objects: i64,
+    pub(super) epoch: i64,
+    /// Milliseconds.
+    pub(super) load_time: Tstat,
+    pub(super) store_time: Tstat,
+    pub(super) checkpoints: Vec<(i64, Checkpoint)>,
+}
+
+/// The broker's end of the thread. Dropped, the thread closes the database and ends.
+#[derive(Debug)]
+pub(super) struct Worker {
+    jobs: Sender<Job>,
+    stats: Arc<Mutex<Stats>>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Worker {
+    /// Start the thread and wait until it has opened the database.
+    pub(super) async fn start(options: Options) -> Result<Worker, StoreError> {
+        let (jobs, queue) = channel();
+        let (opened_tx, opened) = oneshot::channel();
+        let (ended_tx, ended) = oneshot::channel();
+        let stats = Arc::new(Mutex::new(Stats::default()));
+        let shared = stats.clone();
+        let path = options.path.clone();
+        let body = move || {
+            let result = Database::open(options).and_then(|database| {
+                let thread = Thread { database, stats: shared };
+                thread.publish()?;
+                Ok(thread)
+            });
+            match result {
+                Ok(thread) => {
+                    let _ = opened_tx.send(Ok(()));
+                    thread.run(&queue);
+                }
+                Err(error) => drop(opened_tx.send(Err(error))),
+            }
+            let _ = ended_tx.send(());
+        };
+        std::thread::Builder::new()
+            .name("content-sqlite".to_owned())
+            .spawn(body)
+            .map_err(|error| StoreError::File { path, error })?;
+        opened.await.map_err(|_| StoreError::Closed)??;
+        Ok(Worker { jobs, stats, ended })
+    }
+
+    /// Queue a job, and return the future that waits for its result.
+    pub(super) fn call<T>(
+        &self,
+        job: impl FnOnce(Reply<T>) -> Job,
+    ) -> impl Future<Output = Result<T, StoreError>> + 'static
+    where
+        T: 'static,
+    {
+        let (reply, result) = oneshot::channel();
+        // When the thread is gone, so is the reply.
+        let _ = self.jobs.send(job(reply));
+        async move { result.await.unwrap_or(Err(StoreError::Closed)) }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn clear_times(&self) {
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.load_time = Tstat::default();
+        stats.store_time = Tstat::default();
+    }
+
+    /// Finish what is queued and close the database.
+    pub(super) async fn stop(self) {
+        drop(self.jobs);
+        let _ = self.ended.await;
+    }
+}
+
+struct Thread {
+    database: Database,
+    stats: Arc<Mutex<Stats>>,
+}
+
+impl Thread {
+    fn run(mut self, queue: &Receiver<Job>) {
+        let mut next = queue.recv().ok();
+        while let Some(job) = next.take() {
+            match job {
+                Job::Store(blob, reply) => next = self.store_batch(blob, reply, queue),
+                job => self.serve(job),
+            }
+            if next.is_none() {
+                next = queue.recv().ok();
+            }
+        }
+    }
+
+    /// Store a blob with all those right behind it; returns the first other job.
+    fn store_batch(
+        &mut self,
+        blob: Bytes,
+        reply: Reply<Blobref>,
+        queue: &Receiver<Job>,
+    ) -> Option<Job> {
+        let mut bytes = blob.len();
+        let (mut blobs, mut replies) = (vec![blob], vec![reply]);
+        let mut other = None;
+        while blobs.len() < BATCH_BLOBS && bytes < BATCH_BYTES {
+            match queue.try_recv() {
+                Ok(Job::Store(blob, reply)) => {
+                    bytes += blob.len();
+                    blobs.push(blob);
+                    replies.push(reply);
+                }
+                Ok(job) => {
+                    other = Some(job);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        self.store(&blobs, replies);
+        other
+    }
+
+    fn store(&mut self, blobs: &[Bytes], replies: Vec<Reply<Blobref>>) {
+        let start = Instant::now();
+        let result = self.database.store(blobs);
+        let each = millis(start) / blobs.len().max(1) as f64;
+        match result {
+            Ok(refs) => {
+                self.update(|stats| {
+                    for _ in &refs {
+                        stats.store_time.push(each);
+                    }
+                });
+                for (blobref, reply) in refs.into_iter().zip(replies) {
+                    let _ = reply.send(Ok(blobref));
+                }
+            }
+            Err(error) if error.is_about_one_blob() && blobs.len() > 1 => {
+                for (blob, reply) in blobs.iter().zip(replies) {
+                    self.store(std::slice::from_ref(blob), vec![reply]);
+                }
+            }
+            Err(error) => fail_all(error, replies),
+        }
+    }
+
+    fn serve(&mut self, job: Job) {
+        match job {
+            Job::Load(blobref, reply) => {
+                let start = Instant::now();
+                let result = self.database.load(&blobref);
+                self.update(|stats| stats.load_time.push(millis(start)));
+                let _ = reply.send(result);
+            }
+            Job::Store(blob, reply) => self.store(&[blob], vec![reply]),
+            Job::Validate(blobref, reply) => drop(reply.send(self.database.validate(&blobref))),
+            Job::Checkpoints(reply) => {
+                let result = self.database.checkpoints().and_then(|list| match list.is_empty() {
+                    true => Err(StoreError::NoCheckpoint),
+                    false => Ok(list.into_iter().map(|(_, checkpoint)| checkpoint).collect()),
+                });
+                let _ = reply.send(result);
+            }
+            Job::PutCheckpoint(checkpoint, reply) => {
+                let result =
+                    self.database.put_checkpoint(&checkpoint).and_then(|()| self.publish());
+                let _ = reply.send(result);
+            }
+            Job::GcInfo { epoch, get_count, reply } => {
+                let _ = reply.send(self.database.gc_info(epoch, get_count));
+            }
+            Job::Mark(epoch, blobrefs, reply) => {
+                let _ = reply.send(self.database.mark(epoch, &blobrefs));
+            }
+            Job::Sweep(request, reply) => {
+                let result = self.database.sweep(&request);
+                self.update(|_| ());
+                let _ = reply.send(result);
+            }
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Stats)) {
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.objects = self.database.objects;
+        stats.epoch = self.database.epoch;
+        change(&mut stats);
+    }
+
+    fn publish(&self) -> Result<(), StoreError> {
+        // One that can't be read is an error of `checkpoint-get`, not of opening the file.
+        let checkpoints = match self.database.checkpoints() {
+            Err(StoreError::BadCheckpoint(_)) => Vec::new(),
+            result => result?,
+        };
+        self.update(|stats| stats.checkpoints = checkpoints);
+        Ok(())
+    }
+}
+
+/// All are told the same.
+fn fail_all(error: StoreError, replies: Vec<Reply<Blobref>>) {
+    let failure = Failure::from(error);
+    for reply in replies {
+        let _ = reply.send(Err(StoreError::Reported(failure.clone())));
+    }
+}
+
+fn millis(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}
