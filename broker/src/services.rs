@@ -2,9 +2,9 @@
 
 pub mod attr;
 pub mod common;
-pub mod shutdown;
-pub mod state_machine;
-pub mod event;
 pub mod content;
 pub mod content_sqlite;
+pub mod event;
 pub mod kvs;
+pub mod shutdown;
+pub mod state_machine;

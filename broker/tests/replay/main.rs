@@ -8,3 +8,4 @@ mod instance;
 
 mod attr;
 mod event;
+mod store;
