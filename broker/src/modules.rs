@@ -10,6 +10,9 @@ use crate::broker::Broker;
 use crate::log::Severity;
 use crate::peers::LocalFuture;
 use crate::service::{self, Loaded, Service, Status};
+use crate::services::content::Content;
+use crate::services::content_sqlite::ContentSqlite;
+use crate::services::kvs::Kvs;
 
 /// A module that can be loaded.
 pub struct Module {
@@ -29,7 +32,11 @@ pub enum On {
 }
 
 /// All modules, in the order in which rc1 loads them; rc3 unloads them in the reverse order.
-pub const MODULES: &[Module] = &[];
+pub const MODULES: &[Module] = &[
+    module::<Content>(On::All),
+    module::<ContentSqlite>(On::Leader),
+    module::<Kvs>(On::All),
+];
 
 /// The modules that are loaded now, in the order of loading.
 #[derive(Debug, Default)]
@@ -38,7 +45,6 @@ pub struct Modules {
 }
 
 /// A row of [`MODULES`].
-#[allow(dead_code, reason = "the table may be empty")]
 const fn module<S: Service>(on: On) -> Module {
     Module {
         name: S::NAME,
