@@ -109,6 +109,7 @@ pub struct Job {
 pub struct Pending {
     pub alloc_queued: bool,
     pub alloc_sent: bool,
+    pub alloc_cancel_sent: bool,
     pub start_sent: bool,
     pub depend_posted: bool,
     pub free_posted: bool,

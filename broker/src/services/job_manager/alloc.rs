@@ -1,0 +1,377 @@
+//! The scheduler's protocol (RFC 27).
+//!
+//! The scheduler says hello and is told which jobs hold resources; it says how many requests it
+//! takes at a time (`ready`), and is sent the jobs with the highest priority. Requests carry no
+//! matchtag: responses are told apart by the job id.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashSet};
+
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
+use flux_protocol::fluid::JobId;
+use flux_protocol::message::{Kind, Message};
+use flux_protocol::payload::{Empty, Payload, text};
+use flux_protocol::r::ResourceSet;
+use flux_protocol::rpc::job_manager as rpc;
+use flux_protocol::rpc::sched;
+use serde_json::{Value, json};
+
+use super::job::{Job, State};
+use super::{Context, JobManager};
+use crate::call::{Call, Sender};
+use crate::log::Severity;
+
+/// Jobs in SCHED, and what the scheduler was sent.
+#[derive(Debug, Default)]
+pub struct Alloc {
+    /// Waiting here, first come first; held jobs are not in it.
+    queue: BTreeSet<(Reverse<u32>, JobId)>,
+    sent: HashSet<JobId>,
+    scheduler: Option<Scheduler>,
+    running: u64,
+}
+
+/// The scheduler that is ready.
+#[derive(Debug)]
+struct Scheduler {
+    sender: Sender,
+    /// Requests at a time; nothing is no limit.
+    limit: Option<u32>,
+}
+
+impl JobManager {
+    // --- from the state machine of a job ---
+
+    pub(super) fn alloc_state_changed(&mut self, _: JobId, before: State, after: State) {
+        let running = |state| matches!(state, State::Run | State::Cleanup);
+        if !running(before) && running(after) {
+            self.alloc.running += 1;
+        } else if running(before) && !running(after) {
+            self.alloc.running = self.alloc.running.saturating_sub(1);
+        }
+    }
+
+    /// The job is in SCHED: queue it, unless it is held.
+    pub(super) fn alloc_enqueue(&mut self, context: &Context, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.queue_priority() == super::job::priority::MIN {
+            return;
+        }
+        job.pending.alloc_queued = true;
+        self.alloc.queue.insert((Reverse(job.queue_priority()), id));
+        self.alloc_all(context);
+    }
+
+    /// The job is not to be scheduled any more: forget it, or ask the scheduler to.
+    pub(super) fn alloc_dequeue(&mut self, context: &Context, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if std::mem::take(&mut job.pending.alloc_queued) {
+            self.alloc.queue.retain(|(_, queued)| *queued != id);
+        }
+        if self.alloc.sent.contains(&id) && !job.pending.alloc_cancel_sent {
+            job.pending.alloc_cancel_sent = true;
+            let request = sched::CancelRequest { id };
+            notify::<sched::Cancel>(context, &request);
+        }
+    }
+
+    /// Give the resources back.
+    pub(super) fn alloc_free(&mut self, context: &Context, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        if job.alloc_bypass || self.alloc.scheduler.is_none() {
+            return;
+        }
+        if let Some(r) = &job.r {
+            let r = (**r).to_owned();
+            notify::<sched::Free>(context, &sched::FreeRequest { id, r, is_final: true });
+        }
+    }
+
+    /// The priority of a job changed while it was queued, or sent.
+    pub(super) fn alloc_prioritize(&mut self, context: &Context, changed: &[(JobId, u32)]) {
+        let sent: Vec<(JobId, i64)> = changed
+            .iter()
+            .filter(|(id, _)| self.alloc.sent.contains(id))
+            .map(|(id, priority)| (*id, i64::from(*priority)))
+            .collect();
+        if !sent.is_empty() {
+            notify::<sched::Prioritize>(context, &sched::PrioritizeRequest { jobs: sent });
+        }
+    }
+
+    // --- requests ---
+
+    /// Send what the scheduler takes.
+    pub(super) fn alloc_all(&mut self, context: &Context) {
+        let Some(scheduler) = &self.alloc.scheduler else { return };
+        let limit = scheduler.limit.map_or(usize::MAX, |limit| limit as usize);
+        while self.alloc.sent.len() < limit {
+            let next = self
+                .alloc
+                .queue
+                .iter()
+                .find(|(_, id)| {
+                    self.jobs.get(id).is_some_and(|job| self.queues.is_started_for(job))
+                })
+                .copied();
+            let Some(entry) = next else { return };
+            self.alloc.queue.remove(&entry);
+            self.send_alloc(context, entry.1);
+        }
+    }
+
+    fn send_alloc(&mut self, context: &Context, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.pending.alloc_queued = false;
+        job.pending.alloc_sent = true;
+        self.alloc.sent.insert(id);
+        let request = sched::AllocRequest {
+            id,
+            priority: i64::from(job.queue_priority()),
+            userid: job.userid,
+            t_submit: job.t_submit,
+            jobspec: (*job.jobspec).to_owned(),
+        };
+        match request.encode() {
+            Ok(payload) => context.send_untagged("sched.alloc", payload),
+            Err(error) => context.log(Severity::Err, format!("alloc of {id}: {error}")),
+        }
+    }
+
+    /// Queues were stopped: what they have at the scheduler comes back.
+    pub(super) fn alloc_recall(&mut self, context: &Context) {
+        let stopped: Vec<JobId> = self
+            .alloc
+            .sent
+            .iter()
+            .filter(|id| {
+                self.jobs.get(id).is_some_and(|job| !self.queues.is_started_for(job))
+            })
+            .copied()
+            .collect();
+        for id in stopped {
+            self.alloc_dequeue(context, id);
+        }
+    }
+
+    // --- responses ---
+
+    pub(super) fn alloc_response(&mut self, context: &Context, response: &Message) {
+        if let Kind::Response { errnum, .. } = response.kind
+            && errnum != 0
+        {
+            let reason = text(response.payload.as_ref())
+                .map_or_else(|_| Errno(errnum).to_string(), str::to_owned);
+            self.scheduler_lost(context, &format!("alloc: stop due to alloc response error: {reason}"));
+            return;
+        }
+        match sched::AllocResponse::decode(response.payload.as_ref()) {
+            Ok(response) => self.take_alloc(context, response),
+            Err(error) => {
+                self.scheduler_lost(context, &format!("alloc: malformed response: {error}"));
+            }
+        }
+    }
+
+    fn take_alloc(&mut self, context: &Context, response: sched::AllocResponse) {
+        let id = response.id;
+        match response.kind {
+            sched::AllocType::Annotate => {
+                if let Some(annotations) = response.annotations {
+                    self.annotate(context, id, &annotations);
+                }
+                return;
+            }
+            _ if !self.alloc.sent.remove(&id) => {
+                context.log(Severity::Err, format!("alloc: unexpected response for {id}"));
+                return;
+            }
+            _ => {}
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.pending.alloc_sent = false;
+        let canceled = std::mem::take(&mut job.pending.alloc_cancel_sent);
+        match response.kind {
+            sched::AllocType::Success => {
+                self.allocated(context, id, response.r, response.annotations);
+            }
+            sched::AllocType::Deny => {
+                let note = response.note.unwrap_or_default();
+                self.clear_sched_annotations(context, id);
+                self.raise_exception(context, id, "alloc", 0, context.broker().owner().0, &note);
+            }
+            _ => {
+                self.clear_sched_annotations(context, id);
+                if !canceled {
+                    context.log(Severity::Err, format!("alloc: {id} canceled without a request"));
+                }
+            }
+        }
+        self.act(context, id);
+        self.alloc_all(context);
+    }
+
+    fn allocated(
+        &mut self,
+        context: &Context,
+        id: JobId,
+        r: Option<Box<serde_json::value::RawValue>>,
+        annotations: Option<Value>,
+    ) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(r) = r else {
+            context.log(Severity::Err, format!("alloc: response for {id} has no R"));
+            return;
+        };
+        self.store.put(context, id, "R", r.get());
+        job.r = Some(r.into());
+        // A job that was canceled meanwhile has the resources all the same, and frees them.
+        job.pending.free_posted = false;
+        match annotations {
+            Some(annotations) => {
+                let annotations = without_nulls(annotations);
+                self.post_with(context, id, "alloc", &json!({ "annotations": annotations }));
+            }
+            None => self.post(context, id, "alloc"),
+        }
+    }
+
+    fn clear_sched_annotations(&mut self, context: &Context, id: JobId) {
+        let has = |job: &Job| job.annotations.as_ref().is_some_and(|a| a.get("sched").is_some());
+        if self.jobs.get(&id).is_some_and(has) {
+            self.annotate(context, id, &json!({ "sched": null }));
+        }
+    }
+
+    /// Change annotations, and tell the journal; they are not in the eventlog.
+    pub(super) fn annotate(&mut self, _: &Context, id: JobId, annotations: &Value) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.annotate(annotations);
+        let shown = job.annotations.clone().unwrap_or(Value::Null);
+        let event = super::new_event("annotations").with_context(&json!({ "annotations": shown }));
+        if let Ok(event) = event {
+            self.journal.event(&self.jobs, id, &event);
+        }
+    }
+
+    fn scheduler_lost(&mut self, context: &Context, reason: &str) {
+        context.log(Severity::Debug, reason);
+        self.alloc.scheduler = None;
+        let sent: Vec<JobId> = self.alloc.sent.drain().collect();
+        for id in sent {
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            job.pending.alloc_sent = false;
+            job.pending.alloc_cancel_sent = false;
+            self.clear_sched_annotations(context, id);
+            self.act(context, id);
+        }
+    }
+
+    pub(super) fn alloc_disconnect(&mut self, context: &Context, sender: &Sender) {
+        if self.alloc.scheduler.as_ref().is_some_and(|s| s.sender.ended_by(sender)) {
+            self.scheduler_lost(context, "alloc: stop due to disconnect");
+        }
+    }
+
+    // --- methods ---
+
+    pub(super) fn sched_hello(
+        &mut self,
+        context: &Context,
+        _: rpc::SchedHelloRequest,
+        call: Call<rpc::SchedHelloResponse>,
+    ) {
+        self.scheduler_lost(context, "scheduler: hello");
+        for job in self.jobs.values().filter(|job| job.has_resources && !job.alloc_bypass) {
+            call.send(&rpc::SchedHelloResponse {
+                id: job.id,
+                priority: i64::from(job.queue_priority()),
+                userid: job.userid,
+                t_submit: job.t_submit,
+                free: None,
+            });
+        }
+        call.end();
+    }
+
+    pub(super) fn sched_ready(
+        &mut self,
+        context: &Context,
+        request: rpc::SchedReadyRequest,
+        sender: &Sender,
+    ) -> Result<rpc::SchedReadyResponse, Failure> {
+        let limit = match (request.mode.as_str(), request.limit) {
+            ("unlimited", _) => None,
+            ("limited", Some(limit @ 1..)) => Some(limit),
+            _ => return Err(Errno::EPROTO.into()),
+        };
+        self.alloc.scheduler = Some(Scheduler { sender: sender.clone(), limit });
+        let text = match limit {
+            None => "scheduler: ready unlimited".to_owned(),
+            Some(limit) => format!("scheduler: ready limited={limit}"),
+        };
+        context.log(Severity::Debug, text);
+        self.alloc_all(context);
+        let count = self.alloc.queue.len() + self.alloc.sent.len();
+        Ok(rpc::SchedReadyResponse { count: count as u64 })
+    }
+
+    pub(super) fn alloc_query(
+        &mut self,
+        _: &Context,
+        _: Empty,
+        _: &Sender,
+    ) -> Result<rpc::AllocQueryResponse, Failure> {
+        Ok(rpc::AllocQueryResponse {
+            queue_length: self.alloc.queue.len() as u64,
+            alloc_pending: self.alloc.sent.len() as u64,
+            running: self.alloc.running,
+        })
+    }
+
+    pub(super) fn resource_status(
+        &mut self,
+        _: &Context,
+        _: Empty,
+        _: &Sender,
+    ) -> Result<rpc::ResourceStatusResponse, Failure> {
+        let mut allocated = ResourceSet::default();
+        for r in self.jobs.values().filter(|job| job.has_resources).filter_map(|job| job.r.as_ref())
+        {
+            if let Ok(r) = ResourceSet::decode(r.get()) {
+                // Two jobs may share a node, but never a core.
+                allocated = allocated.union(&r);
+            }
+        }
+        let invalid = |text: String| Failure::new(Errno::EINVAL, text);
+        let value = match allocated.is_empty() {
+            true => Value::Null,
+            false => {
+                let text = allocated.encode().map_err(|error| invalid(error.to_string()))?;
+                serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))?
+            }
+        };
+        Ok(rpc::ResourceStatusResponse { allocated: value })
+    }
+}
+
+fn notify<M: flux_protocol::rpc::Method>(context: &Context, request: &M::Request) {
+    use flux_protocol::message::{Flags, Nodeid};
+    let sent = context.handle().notify::<M>(Nodeid::ANY, Flags::default(), request);
+    if let Err(failure) = sent {
+        context.log(Severity::Err, format!("{}: {failure}", M::TOPIC));
+    }
+}
+
+/// Null in an annotation removes; there is nothing to remove in an event.
+fn without_nulls(mut value: Value) -> Value {
+    fn strip(value: &mut Value) {
+        if let Value::Object(object) = value {
+            object.retain(|_, value| !value.is_null());
+            object.values_mut().for_each(strip);
+        }
+    }
+    strip(&mut value);
+    value
+}

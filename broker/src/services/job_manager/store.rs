@@ -1,0 +1,169 @@
+//! Eventlogs in the KVS.
+//!
+//! One commit is under way at a time; what is appended meanwhile goes into the next. So a single
+//! job waits for nobody, and a flood of jobs shares commits.
+
+use flux_protocol::eventlog::Event;
+use flux_protocol::failure::Failure;
+use flux_protocol::fluid::JobId;
+use flux_protocol::rpc::kvs;
+use flux_protocol::treeobj::Treeobj;
+
+use super::{Context, JobManager};
+use crate::log::Severity;
+
+/// Runs when what was appended before it is durable, or has failed.
+type After = Box<dyn FnOnce(&mut JobManager, &Context, &Result<(), Failure>)>;
+
+/// Changes that are not committed yet.
+#[derive(Default)]
+pub struct Store {
+    batch: Batch,
+    committing: bool,
+    commits: u64,
+}
+
+#[derive(Default)]
+struct Batch {
+    ops: Vec<kvs::Op>,
+    /// Where in `ops` the last append to an eventlog is, with its text, so that several events of
+    /// a job make one operation.
+    last: Option<(JobId, String)>,
+    after: Vec<After>,
+    sync: bool,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("ops", &self.batch.ops.len()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Number of commits so far.
+    pub fn commits(&self) -> u64 {
+        self.commits
+    }
+
+    /// Append an event to a job's eventlog.
+    pub(super) fn append(&mut self, context: &Context, id: JobId, event: &Event) {
+        let line = match event.encode() {
+            Ok(line) => line,
+            Err(error) => {
+                context.log(Severity::Err, format!("{} event of {id}: {error}", event.name));
+                return;
+            }
+        };
+        match &mut self.batch.last {
+            Some((last, text)) if *last == id => text.push_str(&line),
+            _ => {
+                self.batch.flush_last();
+                self.batch.last = Some((id, line));
+            }
+        }
+        self.commit_later(context);
+    }
+
+    /// Put a value below a job's directory.
+    pub(super) fn put(&mut self, context: &Context, id: JobId, key: &str, text: &str) {
+        self.push(context, kvs::Op {
+            key: format!("{}.{key}", id.kvs()),
+            flags: 0,
+            dirent: Some(Treeobj::val(text.as_bytes())),
+        });
+    }
+
+    /// Any other change.
+    pub(super) fn push(&mut self, context: &Context, op: kvs::Op) {
+        self.batch.flush_last();
+        self.batch.ops.push(op);
+        self.commit_later(context);
+    }
+
+    /// Run `after` when everything up to now is committed; `sync` makes it survive a crash.
+    pub(super) fn then(
+        &mut self,
+        context: &Context,
+        sync: bool,
+        after: impl FnOnce(&mut JobManager, &Context, &Result<(), Failure>) + 'static,
+    ) {
+        self.batch.after.push(Box::new(after));
+        self.batch.sync |= sync;
+        self.commit_later(context);
+    }
+
+    /// In a later turn, so that what the same turn appends is in the same commit.
+    fn commit_later(&mut self, context: &Context) {
+        if !self.committing {
+            self.committing = true;
+            let after = context.clone();
+            context.later(move |manager: &mut JobManager| manager.store.commit(&after));
+        }
+    }
+
+    fn commit(&mut self, context: &Context) {
+        let Batch { ops, after, sync, .. } = self.take();
+        let handle = context.handle().clone();
+        let request = commit_request(ops, sync);
+        self.commits += 1;
+        let again = context.clone();
+        context.spawn(
+            async move {
+                match request.ops.is_empty() {
+                    true => Ok(()),
+                    false => handle.rpc::<kvs::Commit>(&request).await.map(|_| ()),
+                }
+            },
+            move |manager: &mut JobManager, result: Result<(), Failure>| {
+                manager.store.committing = false;
+                if let Err(failure) = &result {
+                    again.log(Severity::Err, format!("could not store events: {failure}"));
+                }
+                for after in after {
+                    after(manager, &again, &result);
+                }
+                if !manager.store.batch.is_empty() {
+                    manager.store.commit_later(&again);
+                }
+            },
+        );
+    }
+
+    fn take(&mut self) -> Batch {
+        self.batch.flush_last();
+        std::mem::take(&mut self.batch)
+    }
+
+    /// Commit what is left, and wait.
+    pub(super) async fn finish(&mut self, context: &Context) {
+        let Batch { ops, .. } = self.take();
+        if ops.is_empty() {
+            return;
+        }
+        let request = commit_request(ops, true);
+        if let Err(failure) = context.handle().rpc::<kvs::Commit>(&request).await {
+            context.log(Severity::Err, format!("could not store the last events: {failure}"));
+        }
+    }
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.ops.is_empty() && self.last.is_none() && self.after.is_empty()
+    }
+
+    fn flush_last(&mut self) {
+        if let Some((id, text)) = self.last.take() {
+            self.ops.push(kvs::Op {
+                key: format!("{}.eventlog", id.kvs()),
+                flags: kvs::OP_APPEND,
+                dirent: Some(Treeobj::val(text.as_bytes())),
+            });
+        }
+    }
+}
+
+fn commit_request(ops: Vec<kvs::Op>, sync: bool) -> kvs::CommitRequest {
+    let flags = if sync { kvs::commit::SYNC } else { 0 };
+    kvs::CommitRequest { namespace: kvs::PRIMARY.to_owned(), flags, ops }
+}

@@ -1,0 +1,145 @@
+//! `wait`: the owner waits for jobs that were submitted as waitable, once for each.
+
+use std::collections::HashMap;
+
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
+use flux_protocol::fluid::JobId;
+use flux_protocol::rpc::job_ingest::flags;
+use flux_protocol::rpc::job_manager as rpc;
+
+use super::job::{EndEvent, Job, State};
+use super::{Context, JobManager};
+use crate::call::{Call, Calls, Sender};
+
+/// Any waitable job.
+const ANY: i64 = -1;
+
+/// Who waits, and what nobody has waited for yet.
+#[derive(Debug, Default)]
+pub struct Wait {
+    calls: Calls<rpc::WaitResponse, i64>,
+    /// Inactive jobs in the order of their end.
+    zombies: Vec<JobId>,
+    results: HashMap<JobId, rpc::WaitResponse>,
+    /// Waitable jobs that are active.
+    active: usize,
+}
+
+impl Wait {
+    pub(super) fn disconnect(&mut self, sender: &Sender) {
+        self.calls.disconnect(sender);
+    }
+
+    pub(super) fn job_new(&mut self, job: &Job) {
+        if job.flags & flags::WAITABLE != 0 {
+            self.active += 1;
+        }
+    }
+
+    pub(super) fn job_inactive(&mut self, job: &Job) {
+        if job.flags & flags::WAITABLE == 0 {
+            return;
+        }
+        self.active = self.active.saturating_sub(1);
+        let response = response(job);
+        let number = i64::try_from(job.id.0).unwrap_or(ANY);
+        let mut waiting = self.calls.take(|_, id| *id == number);
+        if waiting.is_empty() {
+            waiting = self.take_any();
+        }
+        match waiting.into_iter().next() {
+            Some((call, _)) => call.reply(&response),
+            None => {
+                self.zombies.push(job.id);
+                self.results.insert(job.id, response);
+            }
+        }
+        if self.active == 0 && self.zombies.is_empty() {
+            for (call, _) in self.calls.take(|_, id| *id == ANY) {
+                call.fail(none_left());
+            }
+        }
+    }
+
+    /// The first who waits for any job.
+    fn take_any(&mut self) -> Vec<(Call<rpc::WaitResponse>, i64)> {
+        let mut taken = false;
+        self.calls.take(|_, id| *id == ANY && !std::mem::replace(&mut taken, true))
+    }
+
+    fn reap(&mut self, id: JobId) -> Option<rpc::WaitResponse> {
+        self.zombies.retain(|zombie| *zombie != id);
+        self.results.remove(&id)
+    }
+}
+
+impl JobManager {
+    pub(super) fn wait(
+        &mut self,
+        _: &Context,
+        request: rpc::WaitRequest,
+        call: Call<rpc::WaitResponse>,
+    ) {
+        if request.id == ANY {
+            return self.wait_any(call);
+        }
+        let id = JobId(u64::try_from(request.id).unwrap_or(0));
+        if let Some(response) = self.wait.reap(id) {
+            return call.reply(&response);
+        }
+        let waitable = self
+            .jobs
+            .get(&id)
+            .is_some_and(|job| job.state != State::Inactive && job.flags & flags::WAITABLE != 0);
+        if !waitable {
+            let text = "invalid job id, or job may be inactive and not waitable";
+            return call.fail(Failure::new(Errno::ECHILD, text));
+        }
+        if self.wait.calls.iter().any(|(_, other)| *other == request.id) {
+            let text = "job id already has a waiter";
+            return call.fail(Failure::new(Errno::EINVAL, text));
+        }
+        self.wait.calls.insert(call, request.id);
+    }
+
+    fn wait_any(&mut self, call: Call<rpc::WaitResponse>) {
+        let first = self.wait.zombies.first().copied();
+        match first.and_then(|id| self.wait.reap(id)) {
+            Some(response) => call.reply(&response),
+            None if self.wait.active == 0 => call.fail(none_left()),
+            None => self.wait.calls.insert(call, ANY),
+        }
+    }
+}
+
+fn none_left() -> Failure {
+    Failure::new(Errno::ECHILD, "there are no more waitable jobs")
+}
+
+fn response(job: &Job) -> rpc::WaitResponse {
+    let (success, errstr) = match &job.end_event {
+        Some(EndEvent::Finish { status: 0 }) => (true, String::new()),
+        Some(EndEvent::Finish { status }) => (false, describe(*status)),
+        Some(EndEvent::Exception { kind, note }) if note.is_empty() => {
+            (false, format!("Fatal exception type={kind}"))
+        }
+        Some(EndEvent::Exception { kind, note }) => {
+            (false, format!("Fatal exception type={kind} {note}"))
+        }
+        None => (false, "job ended without a result".to_owned()),
+    };
+    rpc::WaitResponse { id: job.id, success, errstr }
+}
+
+/// A wait(2) status in words.
+fn describe(status: i32) -> String {
+    match status & 0x7f {
+        0 => format!("task(s) exited with exit code {}", (status >> 8) & 0xff),
+        signal => {
+            let name = nix::sys::signal::Signal::try_from(signal)
+                .map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned());
+            format!("task(s) {name}")
+        }
+    }
+}
