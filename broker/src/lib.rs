@@ -19,6 +19,7 @@ pub mod paths;
 pub mod peers;
 pub mod rc;
 pub mod plugin;
+pub mod plugin_host;
 pub mod router;
 pub mod rundir;
 pub mod service;

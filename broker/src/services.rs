@@ -6,5 +6,6 @@ pub mod content;
 pub mod content_sqlite;
 pub mod event;
 pub mod kvs;
+pub mod job_manager;
 pub mod shutdown;
 pub mod state_machine;

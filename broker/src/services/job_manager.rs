@@ -10,7 +10,7 @@
 //! | [`store`] | eventlogs in the KVS, many changes in one commit |
 //! | [`submit`] | new jobs |
 //! | [`alloc`], [`start`] | the scheduler's and the execution's protocol |
-//! | [`plugins`], [`effects`] | policy |
+//! | [`plugins`], [`facts`], [`effects`] | policy: what plugins are told, and what they want |
 //! | [`queues`] | named queues, enable and start |
 //! | [`journal`] | events for job-list and others |
 //! | [`restart`], [`purge`] | what lasts, and what does not |
@@ -19,6 +19,7 @@
 pub mod alloc;
 pub mod drain;
 pub mod effects;
+pub mod facts;
 pub mod job;
 pub mod journal;
 pub mod kill;

@@ -89,14 +89,13 @@ impl JobManager {
     }
 
     /// The priority of a job changed while it was queued, or sent.
-    pub(super) fn alloc_prioritize(&mut self, context: &Context, changed: &[(JobId, u32)]) {
-        let sent: Vec<(JobId, i64)> = changed
-            .iter()
-            .filter(|(id, _)| self.alloc.sent.contains(id))
-            .map(|(id, priority)| (*id, i64::from(*priority)))
-            .collect();
-        if !sent.is_empty() {
-            notify::<sched::Prioritize>(context, &sched::PrioritizeRequest { jobs: sent });
+    pub(super) fn alloc_reorder(&mut self, context: &Context, id: JobId, priority: u32) {
+        if self.alloc.sent.contains(&id) {
+            let jobs = vec![(id, i64::from(priority))];
+            notify::<sched::Prioritize>(context, &sched::PrioritizeRequest { jobs });
+        } else if self.jobs.get(&id).is_some_and(|job| job.pending.alloc_queued) {
+            self.alloc.queue.retain(|(_, queued)| *queued != id);
+            self.alloc.queue.insert((Reverse(priority), id));
         }
     }
 

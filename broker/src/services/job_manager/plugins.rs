@@ -1,0 +1,410 @@
+//! The plugins of the job manager: loading, listing, and the calls that go to them.
+//!
+//! Calls are collected over a turn of the service and sent as one batch to each plugin that wants
+//! some of them, in load order. The jobs concerned wait meanwhile ([`super::job::Pending`]); all
+//! others go on.
+
+mod admin;
+mod dispatch;
+mod introduce;
+mod notices;
+mod request;
+
+use std::collections::{BTreeMap, HashMap};
+
+use flux_protocol::errno::Errno;
+use flux_protocol::eventlog::Event as LogEvent;
+use flux_protocol::failure::Failure;
+use flux_protocol::fluid::JobId;
+use flux_protocol::message::Message;
+use serde_json::Value;
+
+use super::job::{State, priority, states, urgency};
+use super::{Context, JobManager, facts};
+use crate::config::Config;
+use crate::log::Severity;
+use crate::plugin::types::{self, Event};
+use crate::plugin::{Kind, Notice, Plugin, PluginHost, PluginSpec, SharedJobs, topic};
+
+pub(super) use dispatch::Outcome;
+pub(super) use introduce::Introduction;
+
+/// Loaded at every start, before those of the configuration, unless they are removed.
+const BUILTIN: &[&str] = &[
+    "priority-default.wasm",
+    "limits.wasm",
+    "dependency.wasm",
+    "begin-time.wasm",
+    "update.wasm",
+    "job-history.wasm",
+];
+
+/// The stack of plugins.
+pub struct Plugins {
+    host: PluginHost,
+    loaded: Vec<Loaded>,
+    jobs: SharedJobs,
+    /// Calls of this turn.
+    batch: Vec<Call>,
+    scheduled: bool,
+    /// Jobs that wait for a plugin that is down, as its `on-fault = "hold"` asks for.
+    held: HashMap<String, Vec<Call>>,
+    timers: HashMap<(String, String), tokio::task::JoinHandle<()>>,
+    /// Requests to plugins that are answered later, by the token that the plugin has.
+    requests: HashMap<u64, request::Open>,
+    next_token: u64,
+    /// Jobs whose events a plugin subscribed to.
+    subscriptions: HashMap<JobId, Vec<String>>,
+    notices: Option<tokio::sync::mpsc::UnboundedReceiver<Notice>>,
+}
+
+/// A plugin in the stack.
+#[derive(Debug, Clone)]
+pub(super) struct Loaded {
+    pub(super) plugin: Plugin,
+    /// What it is listed as: the file's name, or `.name` of a builtin one.
+    pub(super) name: String,
+    pub(super) builtin: bool,
+}
+
+/// One call that waits to be sent.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) id: JobId,
+    pub(super) event: Event,
+}
+
+impl std::fmt::Debug for Plugins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.loaded.iter().map(|loaded| &loaded.name)).finish()
+    }
+}
+
+impl Plugins {
+    /// Load the builtin plugins and those of `[job-manager] plugins`.
+    pub(super) async fn load(context: &Context) -> Result<Plugins, Failure> {
+        let jobs = SharedJobs::default();
+        let (host, notices) = crate::plugin_host::plugin_host(context.broker(), jobs.clone());
+        let mut plugins = Plugins {
+            host,
+            loaded: Vec::new(),
+            jobs,
+            batch: Vec::new(),
+            scheduled: false,
+            held: HashMap::new(),
+            timers: HashMap::new(),
+            requests: HashMap::new(),
+            next_token: 1,
+            subscriptions: HashMap::new(),
+            notices: Some(notices),
+        };
+        for name in BUILTIN {
+            let spec = PluginSpec::named(*name);
+            match plugins.host.load(&spec, Kind::Jobtap, BTreeMap::new()).await {
+                Ok(plugin) => plugins.push(plugin, true),
+                Err(error) => context.log(Severity::Err, format!("builtin plugin: {error}")),
+            }
+        }
+        plugins.load_configured(context).await?;
+        Ok(plugins)
+    }
+
+    async fn load_configured(&mut self, context: &Context) -> Result<(), Failure> {
+        let config = context.config();
+        let entries = match config.get("job-manager.plugins") {
+            None => return Ok(()),
+            Some(Value::Array(entries)) => entries.clone(),
+            Some(_) => {
+                let text = "[job-manager.plugins] config must be an array";
+                return Err(Failure::new(Errno::EINVAL, text));
+            }
+        };
+        for (index, entry) in entries.iter().enumerate() {
+            self.load_entry(context, entry).await.map_err(|text| {
+                Failure::new(Errno::EINVAL, format!("[job-manager.plugins][{index}]: {text}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// `{ remove = "..." }`, or how to load one.
+    async fn load_entry(&mut self, context: &Context, entry: &Value) -> Result<(), String> {
+        if let Some(remove) = entry.get("remove") {
+            let name = remove.as_str().ok_or("remove: expected string")?;
+            if self.remove(name).is_empty() && name != "all" {
+                return Err(format!("remove: {name}: failed to find plugin to remove"));
+            }
+        }
+        if entry.get("load").is_none() && entry.get("remove").is_some() {
+            return Ok(());
+        }
+        let spec = self.spec(context, entry).map_err(|text| format!("load: {text}"))?;
+        let loaded = self.host.load(&spec, Kind::Jobtap, BTreeMap::new()).await;
+        let plugin = loaded.map_err(|error| format!("load: {error}"))?;
+        if self.find(&plugin.facts().file_name).is_some() {
+            return Err(format!("load: {} already loaded", plugin.facts().file_name));
+        }
+        self.push(plugin, false);
+        Ok(())
+    }
+
+    /// Names that end in `.so` are those of an old configuration.
+    fn spec(&self, context: &Context, entry: &Value) -> Result<PluginSpec, String> {
+        let mut spec = PluginSpec::from_value(entry).map_err(|error| error.to_string())?;
+        if let Some(stem) = spec.load.strip_suffix(".so") {
+            let name = format!("{stem}.wasm");
+            let text = format!("plugin {}: {name} is loaded in its place", spec.load);
+            context.log(Severity::Notice, text);
+            spec.load = name;
+        }
+        Ok(spec)
+    }
+
+    fn push(&mut self, plugin: Plugin, builtin: bool) {
+        let facts = plugin.facts();
+        let name = match builtin {
+            true => format!(".{}", facts.manifest.name),
+            false => facts.file_name.clone(),
+        };
+        self.loaded.push(Loaded { plugin, name, builtin });
+    }
+
+    fn find(&self, name: &str) -> Option<&Loaded> {
+        let name = name.strip_suffix(".so").map_or(name.to_owned(), |stem| format!("{stem}.wasm"));
+        self.loaded.iter().find(|loaded| loaded.name == name)
+    }
+
+    /// By the name that the plugin has for itself, which is that of its service.
+    fn find_service(&self, name: &str) -> Option<&Loaded> {
+        self.loaded.iter().rev().find(|loaded| loaded.plugin.name() == name)
+    }
+
+    /// Unload those that match: a name, a glob, or `all` (builtin ones stay then).
+    fn remove(&mut self, pattern: &str) -> Vec<Loaded> {
+        let wanted = |loaded: &Loaded| match pattern {
+            "all" => !loaded.builtin,
+            pattern if pattern.contains(['*', '?', '[']) => {
+                !loaded.builtin && admin::glob(pattern, &loaded.name)
+            }
+            pattern => {
+                let stem = pattern.strip_suffix(".so");
+                let as_wasm = stem.map(|stem| format!("{stem}.wasm"));
+                loaded.name == pattern || Some(&loaded.name) == as_wasm.as_ref()
+            }
+        };
+        self.loaded.extract_if(.., |loaded| wanted(loaded)).collect()
+    }
+
+    fn wants(&self, topic: &str) -> bool {
+        self.loaded.iter().any(|loaded| loaded.plugin.facts().manifest.wants(topic))
+    }
+
+    fn wants_event(&self, event: &Event) -> bool {
+        topic(event).is_some_and(|topic| self.wants(&topic))
+    }
+}
+
+impl JobManager {
+    /// An event was applied: tell the plugins, and let the job wait for them.
+    pub(super) fn plugins_notify(
+        &mut self,
+        context: &Context,
+        id: JobId,
+        before: State,
+        event: &LogEvent,
+    ) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let known = self.plugins.jobs.update(id, |facts| {
+            facts::refresh(&mut facts.job, job);
+            facts.resources = job.r.as_ref().map(|r| r.get().into());
+            facts.events.insert(event.name.as_str().into());
+        });
+        if !known {
+            self.plugins.jobs.put(facts::facts(job));
+        }
+        let (after, is_subscribed) = (job.state, self.plugins.subscriptions.contains_key(&id));
+        if is_subscribed {
+            self.call_plugins(context, id, |job| {
+                Event::Posted(types::EventPosted { job, entry: entry(event) })
+            });
+        }
+        if before == after {
+            return;
+        }
+        if after == State::Priority && self.fixed_priority(context, id) {
+            return;
+        }
+        self.call_plugins(context, id, |job| {
+            let previous = facts::state(before);
+            Event::State(types::StateChange { job, previous, entry: entry(event) })
+        });
+    }
+
+    /// Held and expedited jobs have their priority whatever plugins think.
+    fn fixed_priority(&mut self, context: &Context, id: JobId) -> bool {
+        let fixed = match self.jobs.get(&id).map(|job| job.urgency) {
+            Some(urgency::HOLD) => priority::MIN,
+            Some(urgency::EXPEDITE) => priority::MAX,
+            _ => return false,
+        };
+        self.set_priority(context, id, fixed);
+        true
+    }
+
+    /// Post a priority, unless it is what the job has.
+    pub(super) fn set_priority(&mut self, context: &Context, id: JobId, wanted: u32) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let wanted = match job.urgency {
+            urgency::HOLD => priority::MIN,
+            urgency::EXPEDITE => priority::MAX,
+            _ => wanted,
+        };
+        match job.state {
+            State::Priority => {}
+            State::Sched if job.priority != Some(wanted) => {}
+            _ => return,
+        }
+        let in_queue = job.state == State::Sched;
+        self.post_with(context, id, "priority", &serde_json::json!({ "priority": wanted }));
+        if in_queue {
+            self.alloc_reorder(context, id, wanted);
+        }
+    }
+
+    /// Call the plugins that want this event, if any; the job waits.
+    fn call_plugins(
+        &mut self,
+        context: &Context,
+        id: JobId,
+        event: impl FnOnce(types::Job) -> Event,
+    ) {
+        let Some(record) = self.plugins.jobs.read(id, |facts| facts.job.clone()) else { return };
+        let event = event(record);
+        if !self.plugins.wants_event(&event) {
+            return;
+        }
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.pending.callback = true;
+        }
+        self.enqueue_call(context, Call { id, event });
+    }
+
+    /// The job has left the queue for good.
+    pub(super) fn plugins_retire(&mut self, context: &Context, id: JobId) {
+        self.call_plugins(context, id, Event::InactiveAdd);
+        if self.plugins.wants("job.destroy") {
+            self.enqueue_call(context, Call { id, event: Event::Destroy(id.0) });
+        }
+        self.plugins.subscriptions.remove(&id);
+    }
+
+    /// The job is purged.
+    pub(super) fn plugins_forget(&mut self, context: &Context, id: JobId) {
+        if self.plugins.wants("job.inactive-remove") {
+            self.enqueue_call(context, Call { id, event: Event::InactiveRemove(id.0) });
+        }
+        self.plugins.jobs.remove(id);
+    }
+
+    /// Jobs that a former instance left: plugins hear of them as new, once.
+    pub(super) fn plugins_restarted(&mut self, context: &Context, ids: &[JobId]) {
+        for id in ids {
+            if let Some(job) = self.jobs.get(id) {
+                self.plugins.jobs.put(facts::facts(job));
+            }
+        }
+        for id in ids {
+            self.call_plugins(context, *id, |job| {
+                Event::New(types::JobNew { job, origin: types::Origin::Restarted })
+            });
+        }
+        self.watch_notices(context);
+    }
+
+    /// Ask for priorities again.
+    pub(super) fn plugins_reprioritize(&mut self, context: &Context, ids: &[JobId]) {
+        for id in ids {
+            let pending = self
+                .jobs
+                .get(id)
+                .is_some_and(|job| matches!(job.state, State::Priority | State::Sched));
+            if pending && !self.fixed_priority(context, *id) {
+                self.call_plugins(context, *id, Event::PriorityGet);
+            }
+        }
+    }
+
+    /// Pending jobs whose priority a plugin may want to change.
+    pub(super) fn pending_jobs(&self) -> Vec<JobId> {
+        let mut ids: Vec<JobId> = self
+            .active_jobs()
+            .filter(|job| job.state.is_in(states::PENDING))
+            .map(|job| job.id)
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// A new configuration: plugins that are loaded are told; they have been asked before.
+    pub(super) fn plugins_configure(&mut self, context: &Context, config: &Config) {
+        self.plugins.host.set_config(config.object().clone());
+        for loaded in self.plugins.loaded.clone() {
+            let broker = config.object().clone();
+            let after = context.clone();
+            let name = loaded.name.clone();
+            context.spawn(
+                async move {
+                    let conf = loaded.plugin.facts().spec.conf.clone();
+                    loaded.plugin.configure(&conf, &broker).await
+                },
+                move |_: &mut JobManager, result| {
+                    let text = match result {
+                        Ok(Ok(())) => return,
+                        Ok(Err(text)) => text,
+                        Err(error) => error.to_string(),
+                    };
+                    after.log(Severity::Err, format!("{name}: configuration refused: {text}"));
+                },
+            );
+        }
+    }
+
+    /// A message of the event plane that a plugin was granted to see.
+    pub(super) fn plugin_event(&mut self, _: &Context, _: &Message) {}
+
+    pub(super) fn plugin_name(&self, place: usize) -> String {
+        self.plugins.loaded.get(place).map_or("a plugin", |loaded| loaded.plugin.name()).to_owned()
+    }
+
+    pub(super) fn subscribe_plugin(&mut self, id: JobId, plugin: &str) {
+        let names = self.plugins.subscriptions.entry(id).or_default();
+        if !names.iter().any(|name| name == plugin) {
+            names.push(plugin.to_owned());
+        }
+    }
+
+    pub(super) fn unsubscribe_plugin(&mut self, id: JobId, plugin: &str) {
+        if let Some(names) = self.plugins.subscriptions.get_mut(&id) {
+            names.retain(|name| name != plugin);
+            if names.is_empty() {
+                self.plugins.subscriptions.remove(&id);
+            }
+        }
+    }
+
+    /// Why a job waits, for `flux job why`.
+    pub(super) fn explain(&mut self, context: &Context, id: JobId, plugin: &str, text: &str) {
+        let reason = serde_json::json!({ "why": { (plugin): text } });
+        self.annotate(context, id, &reason);
+    }
+}
+
+/// An event of an eventlog, for plugins.
+fn entry(event: &LogEvent) -> types::Entry {
+    types::Entry {
+        timestamp: event.timestamp,
+        name: event.name.clone(),
+        context: event.context.as_ref().map_or("{}", |context| context.get()).to_owned(),
+    }
+}
+

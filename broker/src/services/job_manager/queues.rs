@@ -1,0 +1,280 @@
+//! Queues: which take jobs (`enable`), and whose jobs are scheduled (`start`).
+//!
+//! Without a `[queues]` table there is one queue without a name. State that an administrator set
+//! lasts over restarts, in the KVS key `checkpoint.job-manager`.
+
+use std::collections::BTreeMap;
+
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
+use flux_protocol::payload::Empty;
+use flux_protocol::rpc::job_manager as rpc;
+use flux_protocol::rpc::kvs;
+use flux_protocol::treeobj::Treeobj;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::job::Job;
+use super::{Context, JobManager};
+use crate::call::{Call, Sender};
+use crate::config::Config;
+
+/// Where state is kept.
+pub(super) const KEY: &str = "checkpoint.job-manager";
+
+/// The queues of the configuration, with their state.
+#[derive(Debug)]
+pub struct Queues {
+    /// The queue without a name, or the named ones.
+    queues: BTreeMap<Option<String>, Queue>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Queue {
+    enable: bool,
+    start: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    disable_reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<String>,
+    /// As the last start or stop that is to be remembered left it.
+    #[serde(skip)]
+    kept: Option<(bool, Option<String>)>,
+}
+
+/// A queue in the KVS.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Saved {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(flatten)]
+    queue: Queue,
+}
+
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue { enable: true, start: true, disable_reason: None, stop_reason: None, kept: None }
+    }
+}
+
+impl Queues {
+    /// Named queues begin stopped, until they are started once; the one without a name runs.
+    pub(super) fn from_config(config: &Config) -> Result<Queues, Failure> {
+        let names = match config.get("queues") {
+            None => vec![None],
+            Some(Value::Object(tables)) => tables.keys().cloned().map(Some).collect(),
+            Some(_) => {
+                return Err(Failure::new(Errno::EINVAL, "queues configuration must be a table"));
+            }
+        };
+        let queue = |name: &Option<String>| match name {
+            None => Queue::default(),
+            Some(_) => Queue { start: false, ..Queue::default() },
+        };
+        let queues = names.into_iter().map(|name| (name.clone(), queue(&name))).collect();
+        Ok(Queues { queues })
+    }
+
+    /// Take over a new configuration; queues that stay keep their state.
+    pub(super) fn update(&mut self, mut new: Queues) {
+        for (name, queue) in &mut new.queues {
+            if let Some(old) = self.queues.get(name) {
+                *queue = old.clone();
+            }
+        }
+        *self = new;
+    }
+
+    /// Take over what a former instance saved.
+    pub(super) fn restore(&mut self, saved: Vec<Saved>) {
+        for Saved { name, queue } in saved {
+            if let Some(slot) = self.queues.get_mut(&name) {
+                *slot = queue;
+            }
+        }
+    }
+
+    pub(super) fn save(&self) -> Vec<Saved> {
+        self.queues
+            .iter()
+            .map(|(name, queue)| {
+                let mut queue = queue.clone();
+                if let Some((start, reason)) = queue.kept.take() {
+                    queue.start = start;
+                    queue.stop_reason = reason;
+                }
+                Saved { name: name.clone(), queue }
+            })
+            .collect()
+    }
+
+    /// Nothing runs and nothing comes in until an administrator says so.
+    pub(super) fn safe_mode(&mut self, reason: &str) {
+        for queue in self.queues.values_mut() {
+            queue.enable = false;
+            queue.disable_reason = Some(reason.to_owned());
+            queue.start = false;
+            queue.stop_reason = Some(reason.to_owned());
+        }
+    }
+
+    pub(super) fn is_started_for(&self, job: &Job) -> bool {
+        self.queues.get(&queue_of(job)).is_none_or(|queue| queue.start)
+    }
+
+    /// May a job be submitted to this queue? The text says why not.
+    pub(super) fn check_submit(&self, name: Option<&str>) -> Result<(), String> {
+        let name = name.map(str::to_owned);
+        match self.queues.get(&name) {
+            Some(Queue { enable: true, .. }) => Ok(()),
+            Some(queue) => {
+                let reason = queue.disable_reason.as_deref().unwrap_or("no reason given");
+                Err(match name {
+                    None => format!("job submission is disabled: {reason}"),
+                    Some(name) => format!("job submission to {name} is disabled: {reason}"),
+                })
+            }
+            None => Err(match name {
+                None => "no queue specified".to_owned(),
+                Some(name) if self.queues.contains_key(&None) => {
+                    format!("Invalid queue '{name}' specified: no queues are configured")
+                }
+                Some(name) => format!("Invalid queue '{name}' specified"),
+            }),
+        }
+    }
+
+    /// The queues that a request with `all` or `name` means.
+    fn select(&mut self, all: bool, name: Option<&str>) -> Result<Vec<&mut Queue>, Failure> {
+        let invalid = |text: String| Failure::new(Errno::EINVAL, text);
+        match name {
+            Some(name) => match self.queues.get_mut(&Some(name.to_owned())) {
+                Some(queue) => Ok(vec![queue]),
+                None => Err(invalid(format!("'{name}' is not a valid queue"))),
+            },
+            None if all || self.queues.contains_key(&None) => {
+                Ok(self.queues.values_mut().collect())
+            }
+            None => Err(invalid("a named queue is required".to_owned())),
+        }
+    }
+}
+
+/// The queue that the jobspec names.
+pub(super) fn queue_of(job: &Job) -> Option<String> {
+    #[derive(Deserialize, Default)]
+    struct Spec {
+        #[serde(default)]
+        attributes: Attributes,
+    }
+    #[derive(Deserialize, Default)]
+    struct Attributes {
+        #[serde(default)]
+        system: System,
+    }
+    #[derive(Deserialize, Default)]
+    struct System {
+        queue: Option<String>,
+    }
+    let spec: Spec = serde_json::from_str(job.jobspec.get()).unwrap_or_default();
+    spec.attributes.system.queue
+}
+
+impl JobManager {
+    pub(super) fn queue_list(
+        &mut self,
+        _: &Context,
+        _: Empty,
+        _: &Sender,
+    ) -> Result<rpc::QueueListResponse, Failure> {
+        let named = self.queues.queues.keys().flatten();
+        let queues = named.map(|name| rpc::QueueName { name: Some(name.clone()) }).collect();
+        Ok(rpc::QueueListResponse { queues })
+    }
+
+    pub(super) fn queue_status(
+        &mut self,
+        _: &Context,
+        request: rpc::QueueStatusRequest,
+        _: &Sender,
+    ) -> Result<rpc::QueueStatusResponse, Failure> {
+        let queue = self.queues.queues.get(&request.name).ok_or_else(|| {
+            let text = match &request.name {
+                Some(name) => format!("'{name}' is not a valid queue"),
+                None => "a named queue is required".to_owned(),
+            };
+            Failure::new(Errno::EINVAL, text)
+        })?;
+        Ok(rpc::QueueStatusResponse {
+            enable: queue.enable,
+            start: queue.start,
+            disable_reason: queue.disable_reason.clone().filter(|_| !queue.enable),
+            stop_reason: queue.stop_reason.clone().filter(|_| !queue.start),
+        })
+    }
+
+    pub(super) fn queue_enable(
+        &mut self,
+        context: &Context,
+        request: rpc::QueueEnableRequest,
+        call: Call<Empty>,
+    ) {
+        let reason = match (request.enable, request.reason) {
+            (true, _) => None,
+            (false, Some(reason)) if !reason.is_empty() => Some(reason),
+            (false, _) => Some("disabled by administrator".to_owned()),
+        };
+        match self.queues.select(request.all, request.name.as_deref()) {
+            Err(failure) => return call.fail(failure),
+            Ok(queues) => {
+                for queue in queues {
+                    queue.enable = request.enable;
+                    queue.disable_reason.clone_from(&reason);
+                }
+            }
+        }
+        self.queues_changed(context, true, call);
+    }
+
+    pub(super) fn queue_start(
+        &mut self,
+        context: &Context,
+        request: rpc::QueueStartRequest,
+        call: Call<Empty>,
+    ) {
+        let reason = request.reason.filter(|reason| !reason.is_empty() && !request.start);
+        match self.queues.select(request.all, request.name.as_deref()) {
+            Err(failure) => return call.fail(failure),
+            Ok(queues) => {
+                for queue in queues {
+                    if request.nocheckpoint && queue.kept.is_none() {
+                        queue.kept = Some((queue.start, queue.stop_reason.clone()));
+                    } else if !request.nocheckpoint {
+                        queue.kept = None;
+                    }
+                    queue.start = request.start;
+                    queue.stop_reason.clone_from(&reason);
+                }
+            }
+        }
+        if request.start {
+            self.alloc_all(context);
+        } else {
+            self.alloc_recall(context);
+        }
+        self.queues_changed(context, !request.nocheckpoint, call);
+    }
+
+    /// Answer when the state is stored.
+    fn queues_changed(&mut self, context: &Context, keep: bool, call: Call<Empty>) {
+        if !keep {
+            return call.reply(&Empty);
+        }
+        let value = json!({ "version": 1, "queue": self.queues.save() });
+        let dirent = Some(Treeobj::val(value.to_string().as_bytes()));
+        self.store.push(context, kvs::Op { key: KEY.to_owned(), flags: 0, dirent });
+        self.store.then(context, true, move |_, _, result| {
+            call.finish(result.clone().map(|()| Empty));
+        });
+    }
+}

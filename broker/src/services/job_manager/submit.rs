@@ -1,0 +1,94 @@
+//! New jobs, as job-ingest hands them over.
+//!
+//! A job that is refused leaves no trace here; job-ingest removes what it has stored of it. The
+//! others are answered when their submit event can't be lost any more.
+
+use std::rc::Rc;
+
+use flux_protocol::failure::Failure;
+use flux_protocol::fluid::JobId;
+use flux_protocol::rpc::job_manager as rpc;
+use serde_json::json;
+
+use super::job::{Job, State};
+use super::plugins::Introduction;
+use super::{Context, JobManager, queues};
+use crate::call::Call;
+
+impl JobManager {
+    pub(super) fn submit(
+        &mut self,
+        context: &Context,
+        request: rpc::SubmitRequest,
+        call: Call<rpc::SubmitResponse>,
+    ) {
+        let mut errors = Vec::new();
+        let mut accepted = Vec::new();
+        for new in request.jobs {
+            match self.admit(&new) {
+                Ok(job) => accepted.push(job),
+                Err(text) => errors.push((new.id, text)),
+            }
+        }
+        self.plugins_introduce(context, accepted, move |manager, context, introduced| {
+            manager.introduced(context, introduced, errors, call);
+        });
+    }
+
+    /// What needs no plugin to be refused.
+    fn admit(&self, new: &rpc::NewJob) -> Result<Job, String> {
+        if self.jobs.contains_key(&new.id) {
+            return Err(format!("job id {} is in use", new.id.f58()));
+        }
+        let mut job = Job::new(new.id, Rc::from(new.jobspec.clone()));
+        job.userid = new.userid;
+        job.urgency = new.urgency;
+        job.flags = new.flags;
+        job.t_submit = new.t_submit;
+        self.queues.check_submit(queues::queue_of(&job).as_deref())?;
+        Ok(job)
+    }
+
+    /// Plugins have had their say: begin the eventlogs.
+    fn introduced(
+        &mut self,
+        context: &Context,
+        introduced: Vec<(Job, Introduction)>,
+        mut errors: Vec<(JobId, String)>,
+        call: Call<rpc::SubmitResponse>,
+    ) {
+        for (job, introduction) in introduced {
+            match introduction {
+                Introduction::Refused(text) => errors.push((job.id, text)),
+                Introduction::Welcome { effects } => self.begin(context, job, effects),
+            }
+        }
+        let response = rpc::SubmitResponse { errors };
+        self.store.then(context, true, move |_, _, result: &Result<(), Failure>| {
+            call.finish(result.clone().map(|()| response));
+        });
+    }
+
+    fn begin(
+        &mut self,
+        context: &Context,
+        job: Job,
+        effects: Vec<(usize, crate::plugin::types::Effect)>,
+    ) {
+        let id = job.id;
+        self.max_jobid = self.max_jobid.max(id);
+        self.wait.job_new(&job);
+        let submit = json!({
+            "userid": job.userid, "urgency": job.urgency, "flags": job.flags, "version": 1,
+        });
+        let event = flux_protocol::eventlog::Event::new(job.t_submit, "submit");
+        self.jobs.insert(id, job);
+        if let Ok(event) = event.with_context(&submit) {
+            self.post_event(context, id, event);
+        }
+        self.apply_effects(context, effects);
+        // Dependencies that plugins added stand before this in the eventlog.
+        self.post(context, id, "validate");
+        debug_assert!(self.jobs.get(&id).is_none_or(|job| job.state >= State::Depend));
+    }
+}
