@@ -144,9 +144,7 @@ impl JobManager {
             .alloc
             .sent
             .iter()
-            .filter(|id| {
-                self.jobs.get(id).is_some_and(|job| !self.queues.is_started_for(job))
-            })
+            .filter(|id| self.jobs.get(id).is_some_and(|job| !self.queues.is_started_for(job)))
             .copied()
             .collect();
         for id in stopped {
@@ -162,7 +160,10 @@ impl JobManager {
         {
             let reason = text(response.payload.as_ref())
                 .map_or_else(|_| Errno(errnum).to_string(), str::to_owned);
-            self.scheduler_lost(context, &format!("alloc: stop due to alloc response error: {reason}"));
+            self.scheduler_lost(
+                context,
+                &format!("alloc: stop due to alloc response error: {reason}"),
+            );
             return;
         }
         match sched::AllocResponse::decode(response.payload.as_ref()) {

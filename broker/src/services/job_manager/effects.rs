@@ -51,7 +51,9 @@ impl JobManager {
                 let ids = self.pending_jobs();
                 self.plugins_reprioritize(context, &ids);
             }
-            Effect::DependencyAdd(note) => self.dependency_add(context, JobId(note.id), note.text)?,
+            Effect::DependencyAdd(note) => {
+                self.dependency_add(context, JobId(note.id), note.text)?
+            }
             Effect::DependencyRemove(note) => {
                 self.dependency_remove(context, JobId(note.id), note.text)?;
             }
@@ -252,8 +254,7 @@ fn publish(
     context: &Context,
     publication: &crate::plugin::types::Publication,
 ) -> Result<(), String> {
-    let payload =
-        encode_json(&object(&publication.payload)?).map_err(|error| error.to_string())?;
+    let payload = encode_json(&object(&publication.payload)?).map_err(|error| error.to_string())?;
     let flags = if publication.private { Flags::PRIVATE } else { Flags::default() };
     context
         .handle()

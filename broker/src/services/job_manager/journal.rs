@@ -104,10 +104,8 @@ impl JobManager {
         let names = |object: Option<flux_protocol::payload::Object>| {
             object.map(|object| object.keys().cloned().collect::<Vec<_>>())
         };
-        let filter = Filter {
-            allow: names(request.allow),
-            deny: names(request.deny).unwrap_or_default(),
-        };
+        let filter =
+            Filter { allow: names(request.allow), deny: names(request.deny).unwrap_or_default() };
         let mut ids: Vec<JobId> = self
             .jobs
             .values()

@@ -51,10 +51,8 @@ impl JobManager {
         request: rpc::GetattrRequest,
         sender: &Sender,
     ) -> Result<Object, Failure> {
-        let job = self
-            .jobs
-            .get(&request.id)
-            .ok_or_else(|| Failure::new(Errno::EINVAL, "unknown job"))?;
+        let job =
+            self.jobs.get(&request.id).ok_or_else(|| Failure::new(Errno::EINVAL, "unknown job"))?;
         if !sender.cred.authorizes(Userid(job.userid)) {
             return Err(Errno::EPERM.into());
         }
@@ -87,6 +85,5 @@ impl JobManager {
 
 fn parse(raw: Option<&RawValue>) -> Result<Value, Failure> {
     let raw = raw.ok_or(Errno::ENOENT)?;
-    serde_json::from_str(raw.get())
-        .map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))
+    serde_json::from_str(raw.get()).map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))
 }

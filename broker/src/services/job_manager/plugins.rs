@@ -26,7 +26,6 @@ use crate::log::Severity;
 use crate::plugin::types::{self, Event};
 use crate::plugin::{Kind, Notice, Plugin, PluginHost, PluginSpec, SharedJobs, topic};
 
-pub(super) use dispatch::Outcome;
 pub(super) use introduce::Introduction;
 
 /// Loaded at every start, before those of the configuration, unless they are removed.
@@ -214,7 +213,7 @@ impl JobManager {
         event: &LogEvent,
     ) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let known = self.plugins.jobs.update(id, |facts| {
+        let known = self.plugins.jobs.update(id.0, |facts| {
             facts::refresh(&mut facts.job, job);
             facts.resources = job.r.as_ref().map(|r| r.get().into());
             facts.events.insert(event.name.as_str().into());
@@ -278,7 +277,7 @@ impl JobManager {
         id: JobId,
         event: impl FnOnce(types::Job) -> Event,
     ) {
-        let Some(record) = self.plugins.jobs.read(id, |facts| facts.job.clone()) else { return };
+        let Some(record) = self.plugins.jobs.read(id.0, |facts| facts.job.clone()) else { return };
         let event = event(record);
         if !self.plugins.wants_event(&event) {
             return;
@@ -303,7 +302,7 @@ impl JobManager {
         if self.plugins.wants("job.inactive-remove") {
             self.enqueue_call(context, Call { id, event: Event::InactiveRemove(id.0) });
         }
-        self.plugins.jobs.remove(id);
+        self.plugins.jobs.remove(id.0);
     }
 
     /// Jobs that a former instance left: plugins hear of them as new, once.
@@ -407,4 +406,3 @@ fn entry(event: &LogEvent) -> types::Entry {
         context: event.context.as_ref().map_or("{}", |context| context.get()).to_owned(),
     }
 }
-

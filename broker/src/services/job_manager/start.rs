@@ -117,12 +117,8 @@ impl JobManager {
         }
         context.log(Severity::Debug, reason);
         self.start.pending = 0;
-        let lost: Vec<JobId> = self
-            .jobs
-            .values()
-            .filter(|job| job.pending.start_sent)
-            .map(|job| job.id)
-            .collect();
+        let lost: Vec<JobId> =
+            self.jobs.values().filter(|job| job.pending.start_sent).map(|job| job.id).collect();
         let owner = context.broker().owner().0;
         for id in lost {
             if let Some(job) = self.jobs.get_mut(&id) {

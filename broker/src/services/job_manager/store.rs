@@ -66,11 +66,14 @@ impl Store {
 
     /// Put a value below a job's directory.
     pub(super) fn put(&mut self, context: &Context, id: JobId, key: &str, text: &str) {
-        self.push(context, kvs::Op {
-            key: format!("{}.{key}", id.kvs()),
-            flags: 0,
-            dirent: Some(Treeobj::val(text.as_bytes())),
-        });
+        self.push(
+            context,
+            kvs::Op {
+                key: format!("{}.{key}", id.kvs()),
+                flags: 0,
+                dirent: Some(Treeobj::val(text.as_bytes())),
+            },
+        );
     }
 
     /// Any other change.

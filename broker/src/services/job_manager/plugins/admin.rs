@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::{Context, JobManager};
 use crate::call::Call;
-use crate::plugin::{Kind, LoadError, Plugin};
+use crate::plugin::{Kind, LoadError, Plugin, SourceError};
 
 impl JobManager {
     pub(crate) fn jobtap(
@@ -148,7 +148,7 @@ fn describe(loaded: &super::Loaded) -> Object {
 
 fn load_failure(load: &str, error: &LoadError) -> Failure {
     match error {
-        LoadError::Source { error, .. } if error.is_not_found() => {
+        LoadError::Source { error: SourceError::NotFound, .. } => {
             Failure::new(Errno::ENOENT, format!("{load}: No such plugin found"))
         }
         error => Failure::new(Errno::EINVAL, error.to_string()),

@@ -174,7 +174,7 @@ impl JobManager {
 
     /// The job's record as plugins know it now.
     pub(super) fn record(&self, id: JobId) -> Option<crate::plugin::types::Job> {
-        self.plugins.jobs.read(id, |facts| facts.job.clone())
+        self.plugins.jobs.read(id.0, |facts| facts.job.clone())
     }
 }
 

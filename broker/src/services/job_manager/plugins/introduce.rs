@@ -24,7 +24,9 @@ use crate::plugin::{CallError, OnFault, dependencies};
 pub(crate) enum Introduction {
     Refused(String),
     /// With what plugins want done, each by the place of its plugin.
-    Welcome { effects: Vec<(usize, Effect)> },
+    Welcome {
+        effects: Vec<(usize, Effect)>,
+    },
 }
 
 impl JobManager {
@@ -59,7 +61,7 @@ impl JobManager {
                         let outcomes = by_job.remove(&job.id).unwrap_or_default();
                         let judged = judge(&after, &stack, outcomes);
                         if matches!(judged, Introduction::Refused(_)) {
-                            manager.plugins.jobs.remove(job.id);
+                            manager.plugins.jobs.remove(job.id.0);
                         }
                         (job, judged)
                     })
@@ -103,9 +105,8 @@ impl JobManager {
             async move { dispatch(&stack, calls).await },
             move |manager: &mut JobManager, outcomes| {
                 let mut allowed = updates;
-                let result = outcomes.into_iter().try_for_each(|outcome| {
-                    allow(outcome, &mut allowed)
-                });
+                let result =
+                    outcomes.into_iter().try_for_each(|outcome| allow(outcome, &mut allowed));
                 done(manager, &after, result.map(|()| allowed));
             },
         );
