@@ -8,5 +8,6 @@ pub mod event;
 pub mod kvs;
 pub mod event;
 pub mod job_manager;
+pub mod event;
 pub mod shutdown;
 pub mod state_machine;

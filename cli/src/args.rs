@@ -5,13 +5,16 @@ use std::time::Duration;
 use flux_protocol::fsd;
 
 /// A duration in Flux's notation (`1.5s`, `2m`, `inf` is none), for clap.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = fsd::parse(text).map_err(|_| format!("Invalid duration '{text}'"))?;
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("Invalid duration '{text}'"))
 }
 
 /// Wait for `future`, without limit where there is none.
-pub async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn within<T>(
+    limit: Option<Duration>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
     match limit {
         Some(limit) => tokio::time::timeout(limit, future).await.ok(),
         None => Some(future.await),
@@ -19,7 +22,7 @@ pub async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>)
 }
 
 /// A number of bytes, with a factor of 1024 per letter of `KMGTPE`, for clap.
-pub fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let bad = || format!("invalid size '{text}'");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text.get(digits.len()..).unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::environment::Environment;
 use crate::failure::Failure;
 
 #[derive(Debug, Clone)]
-pub struct Context {
+pub(crate) struct Context {
     pub env: Environment,
     pub layout: Layout,
     /// This very program.
@@ -21,7 +21,7 @@ pub struct Context {
 
 impl Context {
     /// Connect to the instance that the environment names, else to the system instance.
-    pub async fn connect(&self) -> Result<Client, Failure> {
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         let uri = self.env.get("FLUX_URI").map(str::to_owned);
         Client::open(Some(&uri.unwrap_or_else(flux_client::default_uri)))
             .await
@@ -29,7 +29,7 @@ impl Context {
     }
 
     /// Connect to the instance at `uri`.
-    pub async fn connect_to(&self, uri: &str) -> Result<Client, Failure> {
+    pub(crate) async fn connect_to(&self, uri: &str) -> Result<Client, Failure> {
         Client::open(Some(uri))
             .await
             .map_err(|error| open_failure(&error).prefix(self.open_prefix.clone()))

@@ -8,7 +8,7 @@ use flux_protocol::layout::Layout;
 
 /// A copy of the process environment, with Flux's own paths in it.
 #[derive(Debug, Clone)]
-pub struct Environment {
+pub(crate) struct Environment {
     all: BTreeMap<String, String>,
     /// Variables that `flux env` prints: those that Flux has a say in.
     ours: Vec<&'static str>,
@@ -16,7 +16,7 @@ pub struct Environment {
 
 impl Environment {
     /// `invoked` is `argv[0]`: called by its plain name, `flux` is in `PATH` already.
-    pub fn new(invoked: &str, program: &Path, layout: &Layout) -> Environment {
+    pub(crate) fn new(invoked: &str, program: &Path, layout: &Layout) -> Environment {
         let all = std::env::vars_os()
             .filter_map(|(name, value)| Some((utf8(name)?, utf8(value)?)))
             .collect();
@@ -48,29 +48,29 @@ impl Environment {
         this
     }
 
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.all.get(name).map(String::as_str)
     }
 
-    pub fn set(&mut self, name: &str, value: &str) {
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.all.insert(name.to_owned(), value.to_owned());
     }
 
-    pub fn unset(&mut self, name: &str) {
+    pub(crate) fn unset(&mut self, name: &str) {
         self.all.remove(name);
     }
 
-    pub fn all(&self) -> &BTreeMap<String, String> {
+    pub(crate) fn all(&self) -> &BTreeMap<String, String> {
         &self.all
     }
 
     /// The variables that Flux has a say in.
-    pub fn ours(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn ours(&self) -> impl Iterator<Item = (&str, &str)> {
         self.ours.iter().filter_map(|name| Some((*name, self.get(name)?)))
     }
 
     /// Folders in which `flux-COMMAND` programs are looked for.
-    pub fn search_path(&self) -> Vec<PathBuf> {
+    pub(crate) fn search_path(&self) -> Vec<PathBuf> {
         [self.get("FLUX_EXEC_PATH"), self.get("PATH")]
             .into_iter()
             .flatten()

@@ -12,7 +12,7 @@ use crate::term::{paint, sgr};
 
 /// How times are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum TimeFormat {
+pub(crate) enum TimeFormat {
     /// Seconds since 1970.
     #[default]
     Raw,
@@ -26,7 +26,7 @@ pub enum TimeFormat {
 
 /// Shows the events of one log, one after another.
 #[derive(Debug, Clone, Default)]
-pub struct Formatter {
+pub(crate) struct Formatter {
     pub time: TimeFormat,
     pub color: bool,
     /// RFC 18 JSON rather than text.
@@ -37,19 +37,19 @@ pub struct Formatter {
 
 /// For times that are shown relative to the last new minute.
 #[derive(Debug, Clone, Default)]
-pub struct Minute {
+pub(crate) struct Minute {
     current: Option<String>,
     since: f64,
 }
 
 impl Formatter {
     /// `first` may be an event that is not shown.
-    pub fn see(&mut self, timestamp: f64) {
+    pub(crate) fn see(&mut self, timestamp: f64) {
         self.first.get_or_insert(timestamp);
     }
 
     /// One line, without newline.
-    pub fn format(&mut self, event: &Event) -> String {
+    pub(crate) fn format(&mut self, event: &Event) -> String {
         if self.json {
             return event.encode().map(|line| line.trim_end().to_owned()).unwrap_or_default();
         }
@@ -87,7 +87,7 @@ impl Formatter {
 impl Minute {
     /// `[Nov22 15:06]` at a new minute, else `[  +0.850953]` since it began, or with `delta`
     /// since the last time.
-    pub fn format(&mut self, timestamp: f64, color: bool, delta: bool) -> String {
+    pub(crate) fn format(&mut self, timestamp: f64, color: bool, delta: bool) -> String {
         let minute = local(timestamp, "%b%d %H:%M");
         if self.current.as_ref() == Some(&minute) {
             let text = format!("[{:+11.6}]", timestamp - self.since);
@@ -104,7 +104,7 @@ impl Minute {
 }
 
 /// Local time with microseconds and offset, `Z` where that is none.
-pub fn iso_local(timestamp: f64) -> String {
+pub(crate) fn iso_local(timestamp: f64) -> String {
     let text = local(timestamp, "%Y-%m-%dT%H:%M:%S%.6f%:z");
     match text.strip_suffix("+00:00") {
         Some(utc) => format!("{utc}Z"),
@@ -113,7 +113,7 @@ pub fn iso_local(timestamp: f64) -> String {
 }
 
 /// Local time by a strftime(3) format.
-pub fn local(timestamp: f64, format: &str) -> String {
+pub(crate) fn local(timestamp: f64, format: &str) -> String {
     // Microseconds are what a double since 1970 is good for.
     let micros = (timestamp * 1e6).round();
     match Timestamp::from_microsecond(micros as i64) {

@@ -16,7 +16,7 @@ const SIMILAR: usize = 3;
 const SUGGESTIONS: usize = 3;
 
 /// Become the program of command `name`. Returns only if that fails.
-pub fn exec(context: &Context, name: &str, args: &[OsString], verbose: bool) -> Failure {
+pub(crate) fn exec(context: &Context, name: &str, args: &[OsString], verbose: bool) -> Failure {
     if name.contains('/') {
         return run(context, Path::new(name), name, args).prefix("flux");
     }

@@ -5,11 +5,11 @@ use std::fmt::Display;
 use flux_protocol::errno::Errno;
 
 /// Exit code of a command that did what it could, or why it could not.
-pub type Outcome = Result<u8, Failure>;
+pub(crate) type Outcome = Result<u8, Failure>;
 
 /// Ends the command: text for standard error, behind the name of the command, and an exit code.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// Lines; each gets the prefix. Empty where everything has been said already.
     text: String,
     code: u8,
@@ -19,33 +19,33 @@ pub struct Failure {
 
 impl Failure {
     /// Exit code 1.
-    pub fn new(text: impl Display) -> Failure {
+    pub(crate) fn new(text: impl Display) -> Failure {
         Failure { text: text.to_string(), code: 1, prefix: None }
     }
 
     /// `SUBJECT: REASON`, as most commands report errors.
-    pub fn of(subject: impl Display, reason: impl Display) -> Failure {
+    pub(crate) fn of(subject: impl Display, reason: impl Display) -> Failure {
         Failure::new(format_args!("{subject}: {reason}"))
     }
 
     /// What was to be said is said; only the exit code is left.
-    pub fn silent(code: u8) -> Failure {
+    pub(crate) fn silent(code: u8) -> Failure {
         Failure { text: String::new(), code, prefix: None }
     }
 
-    pub fn code(mut self, code: u8) -> Failure {
+    pub(crate) fn code(mut self, code: u8) -> Failure {
         self.code = code;
         self
     }
 
     /// Put another name than the command's own in front.
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Failure {
+    pub(crate) fn prefix(mut self, prefix: impl Into<String>) -> Failure {
         self.prefix = Some(prefix.into());
         self
     }
 
     /// Print, and return the exit code.
-    pub fn report(&self, command: &str) -> u8 {
+    pub(crate) fn report(&self, command: &str) -> u8 {
         let prefix = self.prefix.as_deref().unwrap_or(command);
         for line in self.text.lines() {
             eprintln!("{prefix}: {line}");
@@ -67,7 +67,7 @@ impl From<flux_client::Disconnect> for Failure {
 }
 
 /// The text of strerror(3) for an I/O error, without Rust's `(os error N)`.
-pub fn strerror(error: &std::io::Error) -> String {
+pub(crate) fn strerror(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(_) => Errno::from(error).to_string(),
         None => error.to_string(),

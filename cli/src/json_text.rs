@@ -10,7 +10,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The response to a request, as it came.
-pub async fn request(flux: &Client, request: Request) -> Result<Box<RawValue>, RpcError> {
+pub(crate) async fn request(flux: &Client, request: Request) -> Result<Box<RawValue>, RpcError> {
     let message = flux.rpc_raw(request).await?;
     let text = payload::text(message.payload.as_ref())?;
     Ok(RawValue::from_string(text.to_owned()).map_err(payload::PayloadError::Json)?)
@@ -18,11 +18,11 @@ pub async fn request(flux: &Client, request: Request) -> Result<Box<RawValue>, R
 
 /// The members of an object, in order.
 #[derive(Debug)]
-pub struct Members<'a>(pub Vec<(String, &'a RawValue)>);
+pub(crate) struct Members<'a>(pub Vec<(String, &'a RawValue)>);
 
 /// Anything, with one level taken apart.
 #[derive(Debug)]
-pub enum Node<'a> {
+pub(crate) enum Node<'a> {
     Object(Vec<(String, &'a RawValue)>),
     Array(Vec<&'a RawValue>),
     /// A string, number, boolean or null, as its JSON text.
@@ -30,7 +30,7 @@ pub enum Node<'a> {
 }
 
 /// Take one level apart.
-pub fn node(raw: &RawValue) -> Node<'_> {
+pub(crate) fn node(raw: &RawValue) -> Node<'_> {
     let text = raw.get();
     let taken_apart = match text.as_bytes().first() {
         Some(b'{') => {
@@ -43,20 +43,35 @@ pub fn node(raw: &RawValue) -> Node<'_> {
 }
 
 /// The text without blanks between tokens.
-pub fn compact(raw: &RawValue) -> String {
+pub(crate) fn compact(raw: &RawValue) -> String {
     let mut text = String::with_capacity(raw.get().len());
-    write(raw, None, 0, &mut text);
+    write(raw, Layout::Compact, 0, &mut text);
+    text
+}
+
+/// One line with a blank behind each comma and colon.
+pub(crate) fn spaced(raw: &RawValue) -> String {
+    let mut text = String::with_capacity(raw.get().len() * 5 / 4);
+    write(raw, Layout::Spaced, 0, &mut text);
     text
 }
 
 /// One member or element per line, each level indented by `indent` blanks.
-pub fn pretty(raw: &RawValue, indent: usize) -> String {
+pub(crate) fn pretty(raw: &RawValue, indent: usize) -> String {
     let mut text = String::new();
-    write(raw, Some(indent), 0, &mut text);
+    write(raw, Layout::Indented(indent), 0, &mut text);
     text
 }
 
-fn write(raw: &RawValue, indent: Option<usize>, level: usize, out: &mut String) {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    Compact,
+    Spaced,
+    /// By so many blanks per level.
+    Indented(usize),
+}
+
+fn write(raw: &RawValue, layout: Layout, level: usize, out: &mut String) {
     match node(raw) {
         Node::Scalar(text) => out.push_str(text),
         Node::Object(members) if members.is_empty() => out.push_str("{}"),
@@ -64,55 +79,59 @@ fn write(raw: &RawValue, indent: Option<usize>, level: usize, out: &mut String) 
         Node::Object(members) => {
             out.push('{');
             for (n, (key, value)) in members.iter().enumerate() {
-                begin_item(n, indent, level, out);
+                begin_item(n, layout, level, out);
                 out.push_str(&quote(key));
-                out.push_str(if indent.is_some() { ": " } else { ":" });
-                write(value, indent, level + 1, out);
+                out.push_str(if layout == Layout::Compact { ":" } else { ": " });
+                write(value, layout, level + 1, out);
             }
-            end_items(indent, level, out);
+            end_items(layout, level, out);
             out.push('}');
         }
         Node::Array(elements) => {
             out.push('[');
             for (n, value) in elements.iter().enumerate() {
-                begin_item(n, indent, level, out);
-                write(value, indent, level + 1, out);
+                begin_item(n, layout, level, out);
+                write(value, layout, level + 1, out);
             }
-            end_items(indent, level, out);
+            end_items(layout, level, out);
             out.push(']');
         }
     }
 }
 
-fn begin_item(n: usize, indent: Option<usize>, level: usize, out: &mut String) {
+fn begin_item(n: usize, layout: Layout, level: usize, out: &mut String) {
     if n > 0 {
         out.push(',');
     }
-    if let Some(indent) = indent {
-        out.push('\n');
-        out.extend(std::iter::repeat_n(' ', indent * (level + 1)));
+    match layout {
+        Layout::Spaced if n > 0 => out.push(' '),
+        Layout::Compact | Layout::Spaced => {}
+        Layout::Indented(indent) => {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', indent * (level + 1)));
+        }
     }
 }
 
-fn end_items(indent: Option<usize>, level: usize, out: &mut String) {
-    if let Some(indent) = indent {
+fn end_items(layout: Layout, level: usize, out: &mut String) {
+    if let Layout::Indented(indent) = layout {
         out.push('\n');
         out.extend(std::iter::repeat_n(' ', indent * level));
     }
 }
 
 /// A JSON string.
-pub fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
 /// What a string holds, or nothing for anything else.
-pub fn unquote(raw: &RawValue) -> Option<String> {
+pub(crate) fn unquote(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
 }
 
 /// Follow a path of member names.
-pub fn find<'a>(raw: &'a RawValue, path: &str) -> Option<&'a RawValue> {
+pub(crate) fn find<'a>(raw: &'a RawValue, path: &str) -> Option<&'a RawValue> {
     path.split('.').try_fold(raw, |raw, name| match node(raw) {
         Node::Object(members) => {
             members.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)

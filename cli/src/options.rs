@@ -2,7 +2,7 @@
 
 /// What stands between `flux` and the command.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Options {
+pub(crate) struct Options {
     pub help: bool,
     pub version: bool,
     pub verbose: bool,
@@ -14,13 +14,13 @@ pub struct Options {
 
 /// An option that there is not, as it was written.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Unknown(pub String);
+pub(crate) struct Unknown(pub String);
 
 const LONG: &[&str] = &["help", "verbose", "version", "parent", "root"];
 
 impl Options {
     /// Returns the options, and how many arguments they take up.
-    pub fn parse(args: &[String]) -> Result<(Options, usize), Unknown> {
+    pub(crate) fn parse(args: &[String]) -> Result<(Options, usize), Unknown> {
         let mut options = Options::default();
         let mut count = 0;
         for arg in args {

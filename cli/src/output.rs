@@ -19,17 +19,17 @@ macro_rules! outln {
     ($($arg:tt)*) => { $crate::output::emit(format_args!("{}\n", format_args!($($arg)*))) };
 }
 
-pub fn emit(text: Arguments<'_>) {
+pub(crate) fn emit(text: Arguments<'_>) {
     settle(std::io::stdout().lock().write_fmt(text));
 }
 
 /// Print bytes as they are.
-pub fn emit_bytes(bytes: &[u8]) {
+pub(crate) fn emit_bytes(bytes: &[u8]) {
     settle(std::io::stdout().lock().write_all(bytes));
 }
 
 /// Write out what is buffered.
-pub fn flush() {
+pub(crate) fn flush() {
     settle(std::io::stdout().lock().flush());
 }
 

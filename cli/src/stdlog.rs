@@ -1,12 +1,12 @@
 //! Lines of the log (RFC 5424), with Flux's way to number severities.
 
 /// Names by number.
-pub const SEVERITIES: [&str; 8] =
+pub(crate) const SEVERITIES: [&str; 8] =
     ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 
 /// A line of the log, taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Line<'a> {
+pub(crate) struct Line<'a> {
     /// 0 to 7, the lower the worse.
     pub severity: usize,
     pub timestamp: &'a str,
@@ -18,7 +18,7 @@ pub struct Line<'a> {
 
 impl<'a> Line<'a> {
     /// `<PRI>1 TIMESTAMP HOST APP PROCID MSGID SD MESSAGE`
-    pub fn parse(line: &'a str) -> Option<Line<'a>> {
+    pub(crate) fn parse(line: &'a str) -> Option<Line<'a>> {
         let (priority, rest) = line.strip_prefix('<')?.split_once('>')?;
         // Flux shifts the severity, not the facility.
         let severity = priority.parse::<usize>().ok()? >> 3;
@@ -30,12 +30,12 @@ impl<'a> Line<'a> {
         Some(Line { severity: severity.min(SEVERITIES.len() - 1), timestamp, host, app, message })
     }
 
-    pub fn severity_name(&self) -> &'static str {
+    pub(crate) fn severity_name(&self) -> &'static str {
         SEVERITIES.get(self.severity).copied().unwrap_or_default()
     }
 
     /// A line of this process.
-    pub fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         format!(
             "<{}>1 {} {} {} {} - - {}",
             self.severity << 3,

@@ -13,7 +13,7 @@ use crate::failure::Outcome;
 
 /// Whose habits a command has; they show in usage errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub(crate) enum Style {
     /// Called `flux NAME`; usage errors exit with 1.
     Builtin,
     /// Called `flux-NAME`; usage errors exit with 1.
@@ -26,7 +26,7 @@ type Running = Pin<Box<dyn Future<Output = Outcome>>>;
 
 /// A row of the table.
 #[derive(Clone, Copy)]
-pub struct Command {
+pub(crate) struct Command {
     pub name: &'static str,
     pub style: Style,
     /// Its arguments.
@@ -38,7 +38,7 @@ pub struct Command {
 macro_rules! commands {
     ($($name:literal $style:ident $args:ty: $about:literal;)*) => {
         /// Every command that is part of this program.
-        pub const COMMANDS: &[Command] = &[$(
+        pub(crate) const COMMANDS: &[Command] = &[$(
             Command {
                 name: $name,
                 style: Style::$style,
@@ -53,26 +53,40 @@ macro_rules! commands {
 }
 
 commands! {
+    "R" Optparse cmd::r::R: "Read, generate, and process RFC 20 Resource Set objects.";
     "broker" Builtin cmd::broker::Broker: "Run a Flux message broker";
+    "completion" Builtin cmd::completion::Completion: "Print a script that completes command lines";
     "config" Builtin cmd::config::Config: "Manage configuration";
     "content" Builtin cmd::content::Content: "Access content store";
+    "cron" Optparse cmd::cron::Cron: "Schedule and manage cron-like jobs in a flux session";
     "dmesg" Builtin cmd::dmesg::Dmesg: "Print or control log ring buffer";
+    "env" Builtin cmd::env::Env: "Print the flux environment or execute COMMAND inside it";
     "event" Optparse cmd::event::Event: "Send and receive Flux events";
+    "exec" Optparse cmd::exec::Exec: "Execute processes across flux ranks";
     "getattr" Builtin cmd::attr::Getattr: "Get broker attribute";
     "help" Builtin cmd::help::Help: "Display help information for flux commands";
+    "hostlist" Argparse cmd::hostlist::HostlistArgs: "Fetch, combine, and manipulate Flux hostlists";
+    "keygen" Optparse cmd::keygen::Keygen: "Generate a certificate for the overlay network";
     "kvs" Optparse cmd::kvs::Kvs: "Flux key-value store utility";
     "logger" Optparse cmd::logger::Logger: "Create a Flux log entry";
     "lsattr" Builtin cmd::attr::Lsattr: "List broker attributes";
     "module" Optparse cmd::module::Module: "Manage Flux extension modules";
     "overlay" Builtin cmd::overlay::Overlay: "Manage overlay network";
     "ping" Optparse cmd::ping::Ping: "Measure round-trip latency to Flux services";
+    "pmi" Builtin cmd::pmi::PmiArgs: "Simple PMI test client";
+    "proxy" Builtin cmd::proxy::Proxy: "Create proxy environment for Flux instance";
+    "relay" Builtin cmd::relay::Relay: "Relay messages between stdio and local://path";
     "setattr" Builtin cmd::attr::Setattr: "Set broker attribute";
+    "shutdown" Builtin cmd::shutdown::Shutdown: "Shut down the Flux instance";
     "start" Optparse cmd::start::Start: "Bootstrap a local Flux instance";
+    "startlog" Builtin cmd::startlog::Startlog: "List Flux instance startlog";
+    "uptime" Builtin cmd::uptime::Uptime: "Tell how long Flux has been up and running";
+    "uri" Argparse cmd::uri::Uri: "Resolve TARGET to a Flux URI";
     "version" Builtin cmd::version::Version: "Display flux version information";
 }
 
 /// The help of `flux` itself: what to show under which heading.
-pub const GROUPS: &[(&str, &[(&str, &str)])] = &[
+pub(crate) const GROUPS: &[(&str, &[(&str, &str)])] = &[
     (
         "run and submit jobs, allocate resources",
         &[
@@ -119,13 +133,13 @@ pub const GROUPS: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
-pub fn find(name: &str) -> Option<&'static Command> {
+pub(crate) fn find(name: &str) -> Option<&'static Command> {
     COMMANDS.iter().find(|command| command.name == name)
 }
 
 impl Style {
     /// What a command calls itself in usage text.
-    pub fn full_name(self, name: &str) -> String {
+    pub(crate) fn full_name(self, name: &str) -> String {
         match self {
             Style::Builtin => format!("flux {name}"),
             Style::Optparse | Style::Argparse => format!("flux-{name}"),

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 // Doc comments of flattened arguments would become those of the command.
 #[derive(Debug, Clone, Copy, clap::Args)]
-pub struct Color {
+pub(crate) struct Color {
     /// Colorize output when supported; WHEN can be 'always' (default if omitted), 'never', or
     /// 'auto' (default).
     #[arg(short = 'L', long, value_name = "WHEN", num_args = 0..=1, require_equals = true,
@@ -13,7 +13,7 @@ pub struct Color {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum When {
+pub(crate) enum When {
     #[default]
     Auto,
     Always,
@@ -21,31 +21,31 @@ pub enum When {
 }
 
 /// SGR sequences, as Flux's commands use them.
-pub mod sgr {
-    pub const RESET: &str = "\x1b[0m";
-    pub const BOLD: &str = "\x1b[1m";
-    pub const REVERSE_RED: &str = "\x1b[7m\x1b[31m";
-    pub const BOLD_RED: &str = "\x1b[1m\x1b[31m";
-    pub const RED: &str = "\x1b[31m";
-    pub const GREEN: &str = "\x1b[32m";
-    pub const BOLD_GREEN: &str = "\x1b[1m\x1b[32m";
-    pub const YELLOW: &str = "\x1b[33m";
-    pub const BLUE: &str = "\x1b[34m";
-    pub const BOLD_BLUE: &str = "\x1b[01;34m";
-    pub const MAGENTA: &str = "\x1b[35m";
-    pub const CYAN: &str = "\x1b[36m";
-    pub const GRAY: &str = "\x1b[37m";
-    pub const DARK_GRAY: &str = "\x1b[90m";
+pub(crate) mod sgr {
+    pub(crate) const RESET: &str = "\x1b[0m";
+    pub(crate) const BOLD: &str = "\x1b[1m";
+    pub(crate) const REVERSE_RED: &str = "\x1b[7m\x1b[31m";
+    pub(crate) const BOLD_RED: &str = "\x1b[1m\x1b[31m";
+    pub(crate) const RED: &str = "\x1b[31m";
+    pub(crate) const GREEN: &str = "\x1b[32m";
+    pub(crate) const BOLD_GREEN: &str = "\x1b[1m\x1b[32m";
+    pub(crate) const YELLOW: &str = "\x1b[33m";
+    pub(crate) const BLUE: &str = "\x1b[34m";
+    pub(crate) const BOLD_BLUE: &str = "\x1b[01;34m";
+    pub(crate) const MAGENTA: &str = "\x1b[35m";
+    pub(crate) const CYAN: &str = "\x1b[36m";
+    pub(crate) const GRAY: &str = "\x1b[37m";
+    pub(crate) const DARK_GRAY: &str = "\x1b[90m";
 }
 
 /// `text` between a sequence and its end, where colours are on.
-pub fn paint(color: bool, sequence: &str, text: &str) -> String {
+pub(crate) fn paint(color: bool, sequence: &str, text: &str) -> String {
     if color { format!("{sequence}{text}{}", sgr::RESET) } else { text.to_owned() }
 }
 
 impl Color {
     /// Whether to colour what goes to standard output.
-    pub fn stdout(self) -> bool {
+    pub(crate) fn stdout(self) -> bool {
         match self.color {
             When::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
             When::Always => true,
@@ -56,7 +56,7 @@ impl Color {
 
 /// Whether the locale's characters are UTF-8: the first of LC_ALL, LC_CTYPE, LANG that is set
 /// decides, as in setlocale(3).
-pub fn is_utf8() -> bool {
+pub(crate) fn is_utf8() -> bool {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
         .iter()
         .filter_map(|name| std::env::var(name).ok())
@@ -67,7 +67,7 @@ pub fn is_utf8() -> bool {
 }
 
 /// Columns that a table on standard output may fill: those of the terminal, else `COLUMNS`, else 80.
-pub fn output_columns() -> usize {
+pub(crate) fn output_columns() -> usize {
     if std::io::stdout().is_terminal()
         && let Some((terminal_size::Width(width), _)) = terminal_size::terminal_size()
     {
@@ -77,7 +77,7 @@ pub fn output_columns() -> usize {
 }
 
 /// Columns for help text: `COLUMNS` where it makes sense, else 80.
-pub fn columns() -> usize {
+pub(crate) fn columns() -> usize {
     let columns = std::env::var("COLUMNS").ok().and_then(|value| value.parse().ok());
     columns.filter(|columns| (17..256).contains(columns)).unwrap_or(80)
 }

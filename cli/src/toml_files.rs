@@ -9,7 +9,7 @@ use crate::failure::strerror;
 
 /// What is wrong, with path and line.
 #[derive(Debug, thiserror::Error)]
-pub enum FilesError {
+pub(crate) enum FilesError {
     #[error("{path}: {reason}")]
     Read { path: PathBuf, reason: String },
     #[error("{path}: {reason}")]
@@ -19,7 +19,7 @@ pub enum FilesError {
 }
 
 /// Read the file, or the files of the folder in the order of their names.
-pub fn read(path: &Path) -> Result<Object, FilesError> {
+pub(crate) fn read(path: &Path) -> Result<Object, FilesError> {
     if !path.is_dir() {
         return read_file(path);
     }
@@ -43,7 +43,7 @@ pub fn read(path: &Path) -> Result<Object, FilesError> {
 }
 
 /// TOML as a JSON object; the error tells the line.
-pub fn parse_toml(text: &str) -> Result<Object, String> {
+pub(crate) fn parse_toml(text: &str) -> Result<Object, String> {
     toml::from_str(text).map_err(|e| {
         let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         format!("line {}: {}", before.matches('\n').count() + 1, e.message())

@@ -12,7 +12,7 @@ use crate::json_text::pretty;
 use crate::term::{Color, paint, sgr};
 
 #[derive(Debug, Args)]
-pub struct TraceOptions {
+pub(crate) struct TraceOptions {
     /// Show JSON message payload, if any
     #[arg(short, long)]
     pub full: bool,
@@ -31,7 +31,7 @@ pub struct TraceOptions {
 
 /// Shows one message after another.
 #[derive(Debug)]
-pub struct Tracer {
+pub(crate) struct Tracer {
     color: bool,
     human: bool,
     minute: Minute,
@@ -40,7 +40,7 @@ pub struct Tracer {
 
 impl TraceOptions {
     /// Bits of [`typemask`]; all of them where no type was given.
-    pub fn typemask(&self) -> Result<u32, Failure> {
+    pub(crate) fn typemask(&self) -> Result<u32, Failure> {
         let mut mask = 0;
         for name in &self.types {
             mask |= match name.as_str() {
@@ -57,7 +57,7 @@ impl TraceOptions {
         Ok(u32::from(if mask == 0 { all } else { mask }))
     }
 
-    pub fn tracer(&self) -> Result<Tracer, Failure> {
+    pub(crate) fn tracer(&self) -> Result<Tracer, Failure> {
         if self.delta && !self.human {
             return Err(Failure::new("--delta can only be used with --human"));
         }
@@ -72,7 +72,7 @@ impl TraceOptions {
 
 impl Tracer {
     /// One message; `who` stands in front of its type.
-    pub fn format(&mut self, who: &str, message: &TraceResponse) -> String {
+    pub(crate) fn format(&mut self, who: &str, message: &TraceResponse) -> String {
         let time = if self.human {
             self.minute.format(message.timestamp, self.color, self.delta) + " "
         } else {

@@ -23,7 +23,7 @@ use crate::term;
 const OPTION_WIDTH: usize = 25;
 
 /// The failure (or the success, for `--help`) of parsing arguments of `command`.
-pub fn settle(
+pub(crate) fn settle(
     error: &clap::Error,
     command: &mut clap::Command,
     args: &[OsString],
@@ -73,7 +73,7 @@ pub fn settle(
 }
 
 /// The whole help text of a command.
-pub fn help(command: &clap::Command) -> String {
+pub(crate) fn help(command: &clap::Command) -> String {
     let mut text = usage_line(command);
     if let Some(about) = command.get_about() {
         let _ = writeln!(text, "{about}");
@@ -221,7 +221,8 @@ fn complaint(error: &clap::Error) -> String {
             text
         }
         ErrorKind::MissingRequiredArgument => {
-            format!("the following arguments are required: {}", context(ContextKind::InvalidArg))
+            let missing = context(ContextKind::InvalidArg).replace(['<', '>'], "");
+            format!("the following arguments are required: {missing}")
         }
         ErrorKind::ArgumentConflict => format!(
             "argument {}: not allowed with argument {}",

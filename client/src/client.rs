@@ -66,8 +66,16 @@ impl Request {
         self
     }
 
-    fn of<M: Method>(nodeid: Nodeid, request: &M::Request) -> Result<Request, RpcError> {
+    /// A request of the table, for a method that another service has, too; see
+    /// [`Request::service`].
+    pub fn of<M: Method>(nodeid: Nodeid, request: &M::Request) -> Result<Request, RpcError> {
         Ok(Request::new(Topic::from_static(M::TOPIC)).to(nodeid).payload(request.encode()?))
+    }
+
+    /// The same method of another service, such as `sdexec` instead of `rexec`.
+    pub fn service(mut self, name: &str) -> Request {
+        self.topic = format!("{name}.{}", self.topic.method()).into();
+        self
     }
 }
 
@@ -220,6 +228,11 @@ impl Client {
     /// Wait until all that was sent is out of this process; before exit after a last notify.
     pub async fn flush(&self) -> Result<(), Disconnect> {
         self.shared().flush().await
+    }
+
+    /// Wait until the connection ends; tells why.
+    pub async fn closed(&self) -> Disconnect {
+        self.shared().closed().await
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -57,7 +57,9 @@ pub fn default_uri() -> String {
 }
 
 /// Connect to `uri`; the stream is ready for messages.
-pub(crate) async fn connect(uri: &Uri) -> Result<UnixStream, OpenError> {
+///
+/// For those who pass messages on without a look at them; everybody else wants a [`crate::Client`].
+pub async fn connect(uri: &Uri) -> Result<UnixStream, OpenError> {
     match uri {
         Uri::Local(path) => {
             let mut stream = connect_local(path).await?;

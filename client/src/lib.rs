@@ -30,7 +30,7 @@ mod tags;
 mod uri;
 
 pub use client::{Client, Request};
-pub use connect::{OpenError, default_uri};
+pub use connect::{OpenError, connect, default_uri};
 pub use error::{Disconnect, RpcError};
 pub use events::Events;
 pub use pending::{Pending, RawPending, RawStream, Stream};

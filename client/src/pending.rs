@@ -66,6 +66,13 @@ impl RawPending {
     }
 }
 
+impl RawPending {
+    /// Decode the response when it comes.
+    pub fn decode<T: Payload>(self) -> Pending<T> {
+        Pending::new(self)
+    }
+}
+
 impl Future for RawPending {
     type Output = Result<Message, RpcError>;
 
@@ -147,6 +154,11 @@ impl RawStream {
 
     pub fn matchtag(&self) -> Matchtag {
         self.tag
+    }
+
+    /// Decode the responses as they come.
+    pub fn decode<T: Payload>(self) -> Stream<T> {
+        Stream::new(self)
     }
 }
 

@@ -131,6 +131,19 @@ impl Shared {
         self.wait_outbox(0).await
     }
 
+    /// Wait until the connection has ended.
+    pub(crate) async fn closed(&self) -> Disconnect {
+        loop {
+            let changed = self.room.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(end) = &self.state().end {
+                return end.clone();
+            }
+            changed.await;
+        }
+    }
+
     async fn wait_outbox(&self, most: usize) -> Result<(), Disconnect> {
         loop {
             // Before the check, else a change between check and wait would be missed.

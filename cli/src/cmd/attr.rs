@@ -11,31 +11,31 @@ use crate::outln;
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux getattr name")]
-pub struct Getattr {
+pub(crate) struct Getattr {
     name: String,
 }
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux setattr name value")]
-pub struct Setattr {
+pub(crate) struct Setattr {
     /// force update of attribute that doesn't support runtime changes
     #[arg(short, long)]
     force: bool,
     name: String,
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_negative_numbers = true)]
     value: String,
 }
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux lsattr [OPTIONS]")]
-pub struct Lsattr {
+pub(crate) struct Lsattr {
     /// List values with attributes
     #[arg(short = 'v', long)]
     values: bool,
 }
 
 impl Getattr {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let flux = context.connect().await?;
         let value = flux.attr(&self.name).await.map_err(|e| Failure::of(&self.name, e))?;
         outln!("{value}");
@@ -44,7 +44,7 @@ impl Getattr {
 }
 
 impl Setattr {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let flux = context.connect().await?;
         let request =
             attr::SetRequest { name: self.name.clone(), value: self.value, force: self.force };
@@ -56,7 +56,7 @@ impl Setattr {
 }
 
 impl Lsattr {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let flux = context.connect().await?;
         let mut names = flux.rpc::<attr::List>(Nodeid::ANY, &Empty).await?.names;
         names.sort();

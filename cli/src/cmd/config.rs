@@ -18,7 +18,7 @@ use crate::{json_text, outln, toml_files};
 mod value;
 
 #[derive(Debug, Args)]
-pub struct Config {
+pub(crate) struct Config {
     #[command(subcommand)]
     command: Command,
 }
@@ -43,7 +43,7 @@ enum Command {
         #[arg(short = 't', long = "type", value_name = "TYPE")]
         kind: Option<String>,
         name: String,
-        #[arg(allow_hyphen_values = true)]
+        #[arg(allow_negative_numbers = true)]
         value: String,
     },
     /// Unset broker configuration value
@@ -82,7 +82,7 @@ struct Get {
 }
 
 impl Config {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         match self.command {
             Command::Load { path } => load(&context, path).await,
             Command::Reload { follower_noop } => reload(&context, follower_noop).await,

@@ -19,7 +19,7 @@ use crate::{outln, output};
 const LEADER: Nodeid = Nodeid(0);
 
 #[derive(Debug, Args)]
-pub struct Content {
+pub(crate) struct Content {
     #[command(subcommand)]
     command: Command,
 }
@@ -68,7 +68,7 @@ enum Checkpoint {
 }
 
 impl Content {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let flux = context.connect().await?;
         match self.command {
             Command::Load { bypass_cache, blobref } => load(&flux, blobref, bypass_cache).await,

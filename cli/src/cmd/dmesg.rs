@@ -15,7 +15,7 @@ use crate::{outln, output};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux dmesg [OPTIONS...]")]
-pub struct Dmesg {
+pub(crate) struct Dmesg {
     /// Clear the ring buffer
     #[arg(short = 'C', long)]
     clear: bool,
@@ -39,7 +39,7 @@ pub struct Dmesg {
 }
 
 impl Dmesg {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         if self.delta && !self.human {
             return Err(Failure::new("--delta can only be used with --human"));
         }

@@ -18,7 +18,7 @@ use crate::{outln, output};
 const LEADER: Nodeid = Nodeid(0);
 
 #[derive(Debug, Args)]
-pub struct Event {
+pub(crate) struct Event {
     #[command(subcommand)]
     command: Command,
 }
@@ -60,7 +60,7 @@ struct Subscribe {
 }
 
 impl Event {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let flux = context.connect().await?;
         match self.command {
             Command::Pub(publish) => publish.run(&flux).await,

@@ -11,12 +11,12 @@ use crate::{out, usage};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux help [COMMAND]")]
-pub struct Help {
+pub(crate) struct Help {
     command: Option<String>,
 }
 
 impl Help {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let Some(command) = self.command else {
             out!("{}", overview());
             return Ok(0);
@@ -52,7 +52,7 @@ fn has_page(context: &Context, page: &str) -> bool {
 }
 
 /// What `flux --help` prints.
-pub fn overview() -> String {
+pub(crate) fn overview() -> String {
     let mut text = String::from(
         "Usage: flux [OPTIONS] COMMAND ARGS
   -h, --help             Display this message.

@@ -17,7 +17,7 @@ mod root;
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs [OPTIONS] COMMAND ARGS")]
-pub struct Kvs {
+pub(crate) struct Kvs {
     #[command(subcommand)]
     command: Command,
 }
@@ -66,7 +66,7 @@ struct NamespaceOption {
 }
 
 impl Kvs {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let command = match self.command {
             // Opens the instance after it has looked at its arguments.
             Command::Eventlog(command) => return command.run(&context).await,

@@ -14,7 +14,7 @@ use crate::stdlog::{Line, SEVERITIES};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-logger [--severity LEVEL] [--appname NAME] message ...")]
-pub struct Logger {
+pub(crate) struct Logger {
     /// emerg, alert, crit, err, warning, notice, info or debug
     #[arg(short, long, value_name = "LEVEL", default_value = "notice")]
     severity: String,
@@ -25,7 +25,7 @@ pub struct Logger {
 }
 
 impl Logger {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let severity =
             SEVERITIES.iter().position(|name| *name == self.severity).ok_or_else(|| {
                 Failure::new(format_args!("invalid severity: Use {}", SEVERITIES.join("|")))

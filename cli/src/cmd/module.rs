@@ -19,7 +19,7 @@ const MAX_IDLE: u64 = 99;
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-module COMMAND [OPTIONS]")]
-pub struct Module {
+pub(crate) struct Module {
     #[command(subcommand)]
     command: Command,
 }
@@ -91,7 +91,7 @@ struct Load {
     #[arg(long, value_name = "PATH")]
     loader: Option<String>,
     module: String,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true)]
     args: Vec<String>,
 }
 
@@ -139,7 +139,7 @@ struct Debug {
 }
 
 impl Module {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let flux = context.connect().await?;
         match self.command {
             Command::List { long } => list(&flux, long).await,

@@ -22,7 +22,7 @@ mod status;
 mod topology;
 
 #[derive(Debug, Args)]
-pub struct Overlay {
+pub(crate) struct Overlay {
     #[command(subcommand)]
     command: Command,
 }
@@ -65,7 +65,7 @@ enum Command {
 }
 
 impl Overlay {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let flux = context.connect().await?;
         match self.command {
             Command::Status(status) => status.run(&flux).await,

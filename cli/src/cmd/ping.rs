@@ -19,7 +19,7 @@ use crate::{outln, output};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-ping [OPTIONS] TARGET")]
-pub struct Ping {
+pub(crate) struct Ping {
     /// Find target on a specific broker rank
     #[arg(short, long)]
     rank: Option<String>,
@@ -64,7 +64,7 @@ struct Goal {
 }
 
 impl Ping {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         if self.batch && self.count == 0 {
             return Err(Failure::new("--batch should only be used with --count"));
         }

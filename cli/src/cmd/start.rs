@@ -20,7 +20,7 @@ const SYSTEM_STATEDIR: &str = "/var/lib/flux";
 
 #[derive(Debug, Clone, Args)]
 #[command(override_usage = "flux-start [OPTIONS] command ...")]
-pub struct Start {
+pub(crate) struct Start {
     /// Set broker attribute
     #[arg(short = 'S', long, value_name = "ATTR=VAL", value_delimiter = ',')]
     setattr: Vec<String>,
@@ -102,7 +102,7 @@ pub(crate) struct Test {
 }
 
 impl Start {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let args = self.broker_args(&context)?;
         let verbose = self.verbose.iter().map(|level| u32::from(*level)).sum();
         let Some(size) = self.test_size else {

@@ -7,10 +7,10 @@ use crate::failure::{Failure, Outcome};
 use crate::outln;
 
 #[derive(Debug, Args)]
-pub struct Version {}
+pub(crate) struct Version {}
 
 impl Version {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let version = env!("CARGO_PKG_VERSION");
         outln!("commands:    \t\t{version}");
         outln!("libflux-core:\t\t{version}");

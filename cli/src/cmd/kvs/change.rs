@@ -31,7 +31,7 @@ struct RootOptions {
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs put [-N ns] [-O|-b|-s] [-r|-t] [-n] [-A] [-S] key=value \
                             [key=value...]")]
-pub struct Put {
+pub(crate) struct Put {
     #[command(flatten)]
     namespace: NamespaceOption,
     #[command(flatten)]
@@ -57,7 +57,7 @@ pub struct Put {
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs unlink [-N ns] [-O|-b|-s] [-R] [-f] key [key...]")]
-pub struct Unlink {
+pub(crate) struct Unlink {
     #[command(flatten)]
     namespace: NamespaceOption,
     #[command(flatten)]
@@ -74,7 +74,7 @@ pub struct Unlink {
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs link [-N ns] [-T ns] [-O|-b|-s] target linkname")]
-pub struct Link {
+pub(crate) struct Link {
     #[command(flatten)]
     namespace: NamespaceOption,
     /// Specify target's namespace
@@ -88,7 +88,7 @@ pub struct Link {
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs mkdir [-N ns] [-O|-b|-s] key [key...]")]
-pub struct Mkdir {
+pub(crate) struct Mkdir {
     #[command(flatten)]
     namespace: NamespaceOption,
     #[command(flatten)]
@@ -100,7 +100,7 @@ pub struct Mkdir {
 // Also the arguments of `move`.
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs copy|move [-S src-ns] [-D dst-ns] source destination")]
-pub struct Copy {
+pub(crate) struct Copy {
     /// Specify source key's namespace
     #[arg(short = 'S', long, value_name = "NAME")]
     src_namespace: Option<String>,

@@ -17,7 +17,7 @@ const ELLIPSIS: &str = "...";
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs dir [-N ns] [-R] [-d] [-w COLS] [-a treeobj] [key]")]
-pub struct Dir {
+pub(crate) struct Dir {
     #[command(flatten)]
     namespace: NamespaceOption,
     /// Recursively display keys under subdirectories

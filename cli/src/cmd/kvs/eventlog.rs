@@ -22,7 +22,7 @@ use crate::term::Color;
 use crate::{outln, output};
 
 #[derive(Debug, Args)]
-pub struct Eventlog {
+pub(crate) struct Eventlog {
     #[command(subcommand)]
     command: Command,
 }

@@ -16,7 +16,7 @@ use crate::{out, outln, output};
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs get [-N ns] [-r|-t] [-a treeobj] [-l] [-W] [-w] [-u] [-A] \
                             [-f] [-S] [-c COUNT] key [key...]")]
-pub struct Get {
+pub(crate) struct Get {
     #[command(flatten)]
     namespace: NamespaceOption,
     /// Interpret value(s) as raw data

@@ -18,7 +18,7 @@ const GAP: usize = 4;
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs ls [-N ns] [-R] [-d] [-F] [-w COLS] [-1] [key...]")]
-pub struct Ls {
+pub(crate) struct Ls {
     #[command(flatten)]
     namespace: NamespaceOption,
     /// List directory recursively

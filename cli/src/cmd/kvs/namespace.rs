@@ -17,7 +17,7 @@ const LEADER: Nodeid = Nodeid(0);
 const OWNER_SENDER: i64 = -1;
 
 #[derive(Debug, Args)]
-pub struct Namespace {
+pub(crate) struct Namespace {
     #[command(subcommand)]
     command: Command,
 }

@@ -16,7 +16,7 @@ use crate::outln;
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs readlink [-N ns] [-a treeobj] [ -o | -k ] key [key...]")]
-pub struct Readlink {
+pub(crate) struct Readlink {
     #[command(flatten)]
     namespace: NamespaceOption,
     /// Lookup relative to RFC 11 snapshot reference
@@ -34,14 +34,14 @@ pub struct Readlink {
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs version [-N ns]")]
-pub struct Version {
+pub(crate) struct Version {
     #[command(flatten)]
     namespace: NamespaceOption,
 }
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs wait [-N ns] version")]
-pub struct Wait {
+pub(crate) struct Wait {
     #[command(flatten)]
     namespace: NamespaceOption,
     version: i64,
@@ -49,7 +49,7 @@ pub struct Wait {
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-kvs getroot [-N ns] [-s|-o|-b]")]
-pub struct Getroot {
+pub(crate) struct Getroot {
     #[command(flatten)]
     namespace: NamespaceOption,
     /// Show sequence number

@@ -1,0 +1,82 @@
+//! What this host has, by the kernel or by an hwloc XML file.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use flux_protocol::idset::Idset;
+use flux_protocol::r::Resources;
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
+use crate::failure::Failure;
+
+/// Kinds of OS devices of hwloc: accelerators.
+const COPROCESSOR: &str = "5";
+
+/// Cores that this process may use, numbered from 0, without GPUs.
+pub(super) fn from_system() -> Result<Resources, Failure> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))
+        .map_err(|e| Failure::of("failed to gather local topology", e.desc()))?;
+    let mut cores = BTreeSet::new();
+    for cpu in (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false)) {
+        let topology =
+            Path::new("/sys/devices/system/cpu").join(format!("cpu{cpu}")).join("topology");
+        let id = |name: &str| std::fs::read_to_string(topology.join(name)).ok();
+        // Where the kernel does not tell, each CPU is a core.
+        let core = id("physical_package_id").zip(id("core_id"));
+        cores.insert(core.unwrap_or_else(|| (String::new(), cpu.to_string())));
+    }
+    let count = u32::try_from(cores.len()).map_err(Failure::new)?;
+    Ok(Resources { cores: Idset::first_n(count), gpus: Idset::new() })
+}
+
+/// Cores and GPUs of a topology that hwloc has exported.
+pub(super) fn from_xml(xml: &str) -> Resources {
+    let mut cores = 0;
+    let mut gpus = BTreeSet::new();
+    for tag in xml.split('<').filter_map(|tag| tag.strip_prefix("object ")) {
+        let tag = tag.split('>').next().unwrap_or_default();
+        match attribute(tag, "type") {
+            Some("Core") => cores += 1,
+            Some("OSDev") if attribute(tag, "osdev_type") == Some(COPROCESSOR) => {
+                // One GPU shows up once per way to program it; names tell them apart.
+                let name = attribute(tag, "name").unwrap_or_default();
+                if name.starts_with("cuda") || name.starts_with("rsmi") {
+                    gpus.insert(name);
+                }
+            }
+            _ => {}
+        }
+    }
+    let gpus = u32::try_from(gpus.len()).unwrap_or(0);
+    Resources { cores: Idset::first_n(cores), gpus: Idset::first_n(gpus) }
+}
+
+fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
+    let start = tag.match_indices(name).find_map(|(at, _)| {
+        let value = tag.get(at + name.len()..)?.strip_prefix("=\"")?;
+        let word_starts = tag.get(..at)?.chars().next_back().is_none_or(char::is_whitespace);
+        word_starts.then_some(value)
+    })?;
+    start.split('"').next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xml_tells_cores_and_gpus() {
+        let xml = r#"<topology><object type="Machine"><object type="Core" os_index="0">
+            <object type="PU" os_index="0"/></object><object type="Core"/>
+            <object type="OSDev" name="cuda0" subtype="CUDA" osdev_type="5"/>
+            <object type="OSDev" name="opencl0d0" osdev_type="5"/></object></topology>"#;
+        let resources = from_xml(xml);
+        assert_eq!((resources.cores.count(), resources.gpus.count()), (2, 1));
+    }
+
+    #[test]
+    fn this_host_has_a_core() {
+        assert!(from_system().unwrap().cores.count() > 0);
+    }
+}
