@@ -1,7 +1,5 @@
 //! What every command gets besides its arguments.
 
-use std::path::PathBuf;
-
 use flux_client::{Client, OpenError};
 use flux_protocol::errno::Errno;
 use flux_protocol::layout::Layout;
@@ -13,8 +11,6 @@ use crate::failure::Failure;
 pub(crate) struct Context {
     pub env: Environment,
     pub layout: Layout,
-    /// This very program.
-    pub program: PathBuf,
     /// Name in front of a failure to connect.
     pub(crate) open_prefix: String,
 }

@@ -33,11 +33,6 @@ impl Failure {
         Failure { text: String::new(), code, prefix: None }
     }
 
-    pub(crate) fn code(mut self, code: u8) -> Failure {
-        self.code = code;
-        self
-    }
-
     /// Put another name than the command's own in front.
     pub(crate) fn prefix(mut self, prefix: impl Into<String>) -> Failure {
         self.prefix = Some(prefix.into());

@@ -114,7 +114,7 @@ fn context(invoked: &str) -> Result<Context, Failure> {
     let program = program.canonicalize().unwrap_or(program);
     let layout = Layout::from_program(&program);
     let env = Environment::new(invoked, &program, &layout);
-    Ok(Context { env, layout, program, open_prefix: "flux".to_owned() })
+    Ok(Context { env, layout, open_prefix: "flux".to_owned() })
 }
 
 /// `--parent` and `--root`: continue as if called in an enclosing instance.

@@ -80,7 +80,9 @@ struct OutEntry<'a> {
 
 #[derive(Serialize)]
 struct OutChildren<'a> {
-    core: &'a Idset,
+    /// Left out where there is nothing but GPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    core: Option<&'a Idset>,
     #[serde(skip_serializing_if = "Idset::is_empty")]
     gpu: &'a Idset,
 }
@@ -171,7 +173,10 @@ impl Serialize for ResourceSet {
             .into_iter()
             .map(|(rank, Resources { cores, gpus })| OutEntry {
                 rank,
-                children: OutChildren { core: cores, gpu: gpus },
+                children: OutChildren {
+                    core: Some(cores).filter(|cores| !cores.is_empty() || gpus.is_empty()),
+                    gpu: gpus,
+                },
             })
             .collect();
         let properties = self.properties.iter().filter(|(_, ranks)| !ranks.is_empty());

@@ -167,7 +167,7 @@ impl Get {
             outln!("{}", treeobj.encode().map_err(|e| Failure::of(key, e))?);
         } else {
             output::emit_bytes(&kvs::value(treeobj).map_err(|e| Failure::of(key, e))?);
-            if !self.raw && !(self.stream && !self.watch) {
+            if !self.raw && (self.watch || !self.stream) {
                 outln!();
             }
         }
