@@ -6,8 +6,6 @@ pub mod content;
 pub mod content_sqlite;
 pub mod event;
 pub mod kvs;
-pub mod event;
 pub mod job_manager;
-pub mod event;
 pub mod shutdown;
 pub mod state_machine;
