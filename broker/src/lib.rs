@@ -10,6 +10,7 @@ pub mod connector;
 pub mod context;
 pub mod handle;
 pub mod instance;
+pub mod job_record;
 pub mod log;
 pub mod mailbox;
 pub mod methods;

@@ -32,11 +32,8 @@ pub enum On {
 }
 
 /// All modules, in the order in which rc1 loads them; rc3 unloads them in the reverse order.
-pub const MODULES: &[Module] = &[
-    module::<Content>(On::All),
-    module::<ContentSqlite>(On::Leader),
-    module::<Kvs>(On::All),
-];
+pub const MODULES: &[Module] =
+    &[module::<Content>(On::All), module::<ContentSqlite>(On::Leader), module::<Kvs>(On::All)];
 
 /// The modules that are loaded now, in the order of loading.
 #[derive(Debug, Default)]

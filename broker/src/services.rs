@@ -6,6 +6,8 @@ pub mod content;
 pub mod content_sqlite;
 pub mod event;
 pub mod kvs;
+pub mod job_ingest;
 pub mod job_manager;
+pub mod kvs;
 pub mod shutdown;
 pub mod state_machine;

@@ -136,10 +136,7 @@ impl Queues {
             }
             None => Err(match name {
                 None => "no queue specified".to_owned(),
-                Some(name) if self.queues.contains_key(&None) => {
-                    format!("Invalid queue '{name}' specified: no queues are configured")
-                }
-                Some(name) => format!("Invalid queue '{name}' specified"),
+                Some(name) => format!("'{name}' is not a valid queue"),
             }),
         }
     }

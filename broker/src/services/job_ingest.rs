@@ -1,0 +1,153 @@
+//! `job-ingest`: where jobs come in.
+//!
+//! A request is unwrapped, edited by the frobnicators, judged by the validators, and given an id;
+//! then the jobspec is stored and the job handed to the job manager. Jobs that are through with
+//! the plugins share one store operation and one hand-over; while those are under way the next
+//! batch forms, so that a lone job waits for nobody.
+
+mod batch;
+mod pipeline;
+mod request;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
+use flux_protocol::fluid::{Generator, JobId};
+use flux_protocol::message::Nodeid;
+use flux_protocol::payload::Empty;
+use flux_protocol::rpc::job_ingest as rpc;
+use flux_protocol::rpc::job_manager;
+
+use crate::call::{Call, Sender};
+use crate::config::Config;
+use crate::log::Severity;
+use crate::methods::Methods;
+use crate::service::Service;
+use batch::Batch;
+use pipeline::Pipeline;
+
+pub(crate) type Context = crate::context::Context<JobIngest>;
+
+/// The service; one on each rank.
+#[derive(Debug)]
+pub struct JobIngest {
+    generator: Generator,
+    pipeline: Pipeline,
+    batch: Batch,
+    shutdown: bool,
+}
+
+impl Service for JobIngest {
+    const NAME: &'static str = "job-ingest";
+    const SERVICES: &'static [&'static str] = &["job-ingest"];
+
+    async fn start(context: &Context, _: &[String]) -> Result<JobIngest, Failure> {
+        Ok(JobIngest {
+            generator: generator(context).await?,
+            pipeline: Pipeline::load(context).await?,
+            batch: Batch::default(),
+            shutdown: false,
+        })
+    }
+
+    fn methods() -> Methods<JobIngest> {
+        Methods::default()
+            .serve::<rpc::Submit>(JobIngest::submit)
+            .reply::<rpc::Getinfo>(JobIngest::getinfo)
+            .reply::<rpc::Shutdown>(JobIngest::shut_down)
+    }
+
+    fn configure(&mut self, context: &Context, config: &Config) -> Result<(), Failure> {
+        pipeline::check(config)?;
+        let (loading, after) = (context.clone(), context.clone());
+        let config = config.clone();
+        context.spawn(
+            async move { Pipeline::load_from(&loading, &config).await },
+            move |ingest: &mut JobIngest, result| match result {
+                Ok(pipeline) => ingest.pipeline = pipeline,
+                Err(failure) => after.log(Severity::Err, failure.to_string()),
+            },
+        );
+        Ok(())
+    }
+
+    fn stats(&self, _: &Context) -> Option<serde_json::Value> {
+        Some(serde_json::json!({ "pipeline": self.pipeline.stats() }))
+    }
+}
+
+/// Ids of this rank, of a clock that all ranks share and that never goes back over a restart.
+async fn generator(context: &Context) -> Result<Generator, Failure> {
+    let now = milliseconds();
+    let rank = context.rank() % (1 << 14);
+    let start = match context.rank() {
+        0 => match context.handle().rpc::<job_manager::Getinfo>(&Empty).await {
+            Ok(info) if info.max_jobid > 0 => JobId(info.max_jobid).timestamp_ms() + 1,
+            Ok(_) => 0,
+            // Without a job manager there is no job either.
+            Err(failure) if failure.errno == Errno::ENOSYS => 0,
+            Err(failure) => return Err(failure),
+        },
+        _ => context.handle().rpc_upstream::<rpc::Getinfo>(&Empty).await?.timestamp,
+    };
+    Generator::new(rank, start, now)
+        .map_err(|error| Failure::new(Errno::EOVERFLOW, error.to_string()))
+}
+
+fn milliseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl JobIngest {
+    fn submit(
+        &mut self,
+        context: &Context,
+        request: rpc::SubmitRequest,
+        call: Call<rpc::SubmitResponse>,
+    ) {
+        if self.shutdown {
+            let text = "job submission is disabled: instance is shutting down";
+            return call.fail(Failure::new(Errno::ENOSYS, text));
+        }
+        let request = match request::unwrap(&request, call.cred()) {
+            Ok(request) => request,
+            Err(failure) => return call.fail(failure),
+        };
+        if self.pipeline.is_empty_for(&request) {
+            return self.accept(context, request, call);
+        }
+        self.pipeline.submit(context, request, call);
+    }
+
+    /// The plugins have nothing against it.
+    fn accept(
+        &mut self,
+        context: &Context,
+        request: request::Request,
+        call: Call<rpc::SubmitResponse>,
+    ) {
+        match self.generator.generate(milliseconds()) {
+            Ok(id) => self.batch.add(context, id, request, call),
+            Err(error) => call.fail(Failure::new(Errno::EOVERFLOW, error.to_string())),
+        }
+    }
+
+    fn getinfo(
+        &mut self,
+        _: &Context,
+        _: Empty,
+        _: &Sender,
+    ) -> Result<rpc::GetinfoResponse, Failure> {
+        Ok(rpc::GetinfoResponse { timestamp: self.generator.timestamp_ms(milliseconds()) })
+    }
+
+    fn shut_down(&mut self, _: &Context, _: Empty, _: &Sender) -> Result<Empty, Failure> {
+        self.shutdown = true;
+        Ok(Empty)
+    }
+}
+
+/// The job manager is at rank 0.
+const MANAGER: Nodeid = Nodeid(0);

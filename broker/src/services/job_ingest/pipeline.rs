@@ -1,0 +1,316 @@
+//! Frobnicators and validators: plugins that edit and judge jobs, in the order configured.
+
+use std::collections::BTreeMap;
+
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
+use flux_protocol::rpc::job_ingest::{SubmitResponse, flags};
+use flux_protocol::rpc::sched;
+use serde_json::value::to_raw_value;
+use serde_json::{Map, Value};
+
+use super::request::Request;
+use super::{Context, JobIngest};
+use crate::call::Call;
+use crate::config::Config;
+use crate::handle::Handle;
+use crate::job_record;
+use crate::log::Severity;
+use crate::plugin::types::{Edit, Submission, Verdict};
+use crate::plugin::{Kind, OnFault, Plugin, PluginHost, PluginSpec, SharedJobs};
+
+/// Both stages, as configured.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pipeline {
+    frobnicators: Vec<Plugin>,
+    validators: Vec<Plugin>,
+    requests: u64,
+    errors: u64,
+}
+
+type Judged = Result<Request, (Errno, String)>;
+
+impl Pipeline {
+    pub(super) async fn load(context: &Context) -> Result<Pipeline, Failure> {
+        Pipeline::load_from(context, &context.config()).await
+    }
+
+    pub(super) async fn load_from(context: &Context, config: &Config) -> Result<Pipeline, Failure> {
+        check(config)?;
+        let (mut host, mut notices) =
+            crate::plugin_host::plugin_host(context.broker(), SharedJobs::default());
+        host.set_config(config.object().clone());
+        let after = context.clone();
+        tokio::task::spawn_local(async move {
+            while let Some(notice) = notices.recv().await {
+                if let crate::plugin::NoticeKind::Fault(fault) = notice.what {
+                    after.log(Severity::Err, fault.to_string());
+                }
+            }
+        });
+        let mut pipeline = Pipeline::default();
+        let stages = [
+            ("frobnicator", Kind::Frobnicator, default_frobnicators(config)),
+            ("validator", Kind::Validator, vec!["jobspec".to_owned()]),
+        ];
+        for (stage, kind, default) in stages {
+            let table = config.get(&format!("ingest.{stage}"));
+            if table.and_then(|table| table.get("disable")).and_then(Value::as_bool) == Some(true) {
+                continue;
+            }
+            for spec in specs(stage, table, default)? {
+                let plugin = load_one(&host, stage, kind, &spec).await?;
+                match kind {
+                    Kind::Frobnicator => pipeline.frobnicators.push(plugin),
+                    _ => pipeline.validators.push(plugin),
+                }
+            }
+        }
+        Ok(pipeline)
+    }
+
+    /// Nobody has a say in this request.
+    pub(super) fn is_empty_for(&self, request: &Request) -> bool {
+        let novalidate = request.flags & flags::NOVALIDATE != 0;
+        self.frobnicators.is_empty() && (self.validators.is_empty() || novalidate)
+    }
+
+    pub(super) fn stats(&self) -> Value {
+        serde_json::json!({
+            "frobnicator": { "plugins": self.frobnicators.len() },
+            "validator": {
+                "plugins": self.validators.len(),
+                "requests": self.requests,
+                "errors": self.errors,
+            },
+        })
+    }
+
+    /// Let the plugins edit and judge; then accept the job, or answer with the verdict.
+    pub(super) fn submit(
+        &mut self,
+        context: &Context,
+        request: Request,
+        call: Call<SubmitResponse>,
+    ) {
+        self.requests += 1;
+        let stages = self.clone();
+        let handle = context.handle().clone();
+        let after = context.clone();
+        context.spawn(
+            async move { stages.judge(&handle, request).await },
+            move |ingest: &mut JobIngest, judged| match judged {
+                Ok(request) => ingest.accept(&after, request, call),
+                Err((errno, text)) => {
+                    ingest.pipeline.errors += 1;
+                    call.fail(Failure::new(errno, text));
+                }
+            },
+        );
+    }
+
+    async fn judge(&self, handle: &Handle, mut request: Request) -> Judged {
+        for plugin in &self.frobnicators {
+            let answers = plugin.frobnicate(vec![submission(&request)]).await;
+            match answers.into_iter().next() {
+                Some(Ok(edit)) => apply(&mut request, edit)?,
+                Some(Err(error)) if plugin.on_fault() == OnFault::Skip => drop(error),
+                Some(Err(error)) => return Err((Errno::EINVAL, error.to_string())),
+                None => return Err((Errno::EIO, format!("{}: no answer", plugin.name()))),
+            }
+        }
+        if request.flags & flags::NOVALIDATE == 0 {
+            self.validate(handle, &request).await?;
+        }
+        Ok(request)
+    }
+
+    /// All validators see the job; all that refuse it are named.
+    async fn validate(&self, handle: &Handle, request: &Request) -> Result<(), (Errno, String)> {
+        let mut refusals: Vec<(Errno, String)> = Vec::new();
+        for plugin in &self.validators {
+            let answers = plugin.validate(vec![submission(request)]).await;
+            match answers.into_iter().next() {
+                Some(Ok(Verdict::Accept | Verdict::Other(_))) => {}
+                Some(Ok(Verdict::Refuse(refusal))) => {
+                    refusals.push((Errno(refusal.errnum), refusal.text));
+                }
+                Some(Ok(Verdict::AskFeasibility)) => {
+                    if let Err(failure) = ask_feasibility(handle, request).await {
+                        refusals.push((failure.errno, failure.to_string()));
+                    }
+                }
+                // A job that could not be judged is not let in, unless that is wanted.
+                Some(Err(error)) if fail_open(plugin) => drop(error),
+                Some(Err(error)) => refusals.push((Errno::EINVAL, error.to_string())),
+                None => refusals.push((Errno::EIO, format!("{}: no answer", plugin.name()))),
+            }
+        }
+        let Some((errno, _)) = refusals.first() else { return Ok(()) };
+        let errno = *errno;
+        let texts: Vec<String> = refusals.into_iter().map(|(_, text)| text).collect();
+        Err((errno, texts.join(", ")))
+    }
+}
+
+/// Only `on-fault = "skip"` that stands in the configuration lets a job past a validator that
+/// can't judge it.
+fn fail_open(plugin: &Plugin) -> bool {
+    let facts = plugin.facts();
+    !facts.bundled && plugin.on_fault() == OnFault::Skip
+}
+
+/// Defaults and constraints do something only where there is a policy, or there are queues.
+fn default_frobnicators(config: &Config) -> Vec<String> {
+    let has_policy = config.get("policy.jobspec").is_some() || config.get("queues").is_some();
+    match has_policy {
+        true => vec!["defaults".to_owned(), "constraints".to_owned()],
+        false => Vec::new(),
+    }
+}
+
+/// A configuration that can't be meant.
+pub(super) fn check(config: &Config) -> Result<(), Failure> {
+    for stage in ["frobnicator", "validator"] {
+        specs(stage, config.get(&format!("ingest.{stage}")), Vec::new())?;
+    }
+    Ok(())
+}
+
+/// The plugins of a stage: names, paths, or tables as in `[job-manager] plugins`. The table of the
+/// plugin's own name below the stage, and `args`, are its configuration.
+fn specs(
+    stage: &str,
+    table: Option<&Value>,
+    default: Vec<String>,
+) -> Result<Vec<PluginSpec>, Failure> {
+    let invalid =
+        |text: String| Failure::new(Errno::EINVAL, format!("[ingest.{stage}] plugins: {text}"));
+    let entries = match table.and_then(|table| table.get("plugins")) {
+        None => default.into_iter().map(Value::String).collect(),
+        Some(Value::Array(entries)) => entries.clone(),
+        Some(_) => return Err(invalid("must be an array of strings".to_owned())),
+    };
+    let mut specs = Vec::new();
+    for entry in entries {
+        let mut spec =
+            PluginSpec::from_value(&entry).map_err(|error| invalid(error.to_string()))?;
+        let name = spec.load.strip_suffix(".wasm").unwrap_or(&spec.load).to_owned();
+        if let Some(Value::Object(conf)) = table.and_then(|table| table.get(&name)) {
+            spec.conf.extend(conf.clone());
+        }
+        if let Some(args) = table.and_then(|table| table.get("args")) {
+            spec.conf.extend(Map::from_iter([("args".to_owned(), args.clone())]));
+        }
+        if !spec.load.ends_with(".wasm") {
+            spec.load.push_str(".wasm");
+        }
+        specs.push(spec);
+    }
+    Ok(specs)
+}
+
+async fn load_one(
+    host: &PluginHost,
+    stage: &str,
+    kind: Kind,
+    spec: &PluginSpec,
+) -> Result<Plugin, Failure> {
+    host.load(spec, kind, BTreeMap::new()).await.map_err(|error| {
+        let text = match error {
+            crate::plugin::LoadError::Source {
+                error: crate::plugin::SourceError::NotFound,
+                ..
+            } => {
+                let name = spec.load.strip_suffix(".wasm").unwrap_or(&spec.load);
+                format!("{stage} plugin '{name}' not found")
+            }
+            error => error.to_string(),
+        };
+        Failure::new(Errno::EINVAL, format!("[ingest.{stage}]: {text}"))
+    })
+}
+
+/// What plugins see; the environment is long, and none of their business.
+fn submission(request: &Request) -> Submission {
+    let jobspec = without_environment(&request.jobspec);
+    let mut job = job_record::from_jobspec(&jobspec);
+    if let Some(job) = &mut job {
+        job.userid = request.userid;
+        job.urgency = u8::try_from(request.urgency).unwrap_or(u8::MAX);
+        job.flags = request.flags;
+    }
+    Submission {
+        job,
+        userid: request.userid,
+        urgency: i32::try_from(request.urgency).unwrap_or(i32::MAX),
+        flags: request.flags,
+        jobspec,
+    }
+}
+
+pub(super) fn without_environment(jobspec: &Value) -> String {
+    let system = jobspec.pointer("/attributes/system").and_then(Value::as_object);
+    if !system.is_some_and(|system| system.contains_key("environment")) {
+        return jobspec.to_string();
+    }
+    let mut copy = jobspec.clone();
+    if let Some(system) = copy.pointer_mut("/attributes/system").and_then(Value::as_object_mut) {
+        system.remove("environment");
+    }
+    copy.to_string()
+}
+
+fn apply(request: &mut Request, edit: Edit) -> Result<(), (Errno, String)> {
+    let bad = |error: serde_json::Error| (Errno::EINVAL, format!("frobnicator: {error}"));
+    match edit {
+        Edit::Unchanged | Edit::Other(_) => {}
+        Edit::Refuse(refusal) => return Err((Errno(refusal.errnum), refusal.text)),
+        Edit::Update(updates) => {
+            for (path, json) in updates {
+                let value: Value = serde_json::from_str(&json).map_err(bad)?;
+                set_path(&mut request.jobspec, &path, value);
+                request.changed = true;
+            }
+        }
+        Edit::Replace(json) => {
+            let mut new: Value = serde_json::from_str(&json).map_err(bad)?;
+            let environment = request.jobspec.pointer("/attributes/system/environment").cloned();
+            if let Some(environment) = environment {
+                set_path(&mut new, "attributes.system.environment", environment);
+            }
+            request.jobspec = new;
+            request.changed = true;
+        }
+    }
+    Ok(())
+}
+
+/// Set, or with null remove, what stands at a dotted path.
+fn set_path(value: &mut Value, path: &str, new: Value) {
+    let Some(object) = value.as_object_mut() else { return };
+    match path.split_once('.') {
+        None if new.is_null() => {
+            object.remove(path);
+        }
+        None => {
+            object.insert(path.to_owned(), new);
+        }
+        Some((key, rest)) => {
+            let inner = object.entry(key.to_owned()).or_insert_with(|| Value::Object(Map::new()));
+            set_path(inner, rest, new);
+        }
+    }
+}
+
+async fn ask_feasibility(handle: &Handle, request: &Request) -> Result<(), Failure> {
+    let jobspec = to_raw_value(&request.jobspec)
+        .map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))?;
+    let check = sched::FeasibilityRequest { jobspec };
+    match handle.rpc::<sched::Feasibility>(&check).await {
+        Ok(_) => Ok(()),
+        // Without a scheduler nobody knows, so nobody objects.
+        Err(failure) if failure.errno == Errno::ENOSYS => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
