@@ -5,7 +5,6 @@ pub mod common;
 pub mod content;
 pub mod content_sqlite;
 pub mod event;
-pub mod kvs;
 pub mod job_ingest;
 pub mod job_manager;
 pub mod kvs;
