@@ -3,11 +3,13 @@
 use bytes::Bytes;
 use flux_protocol::errno::Errno;
 use flux_protocol::message::{Message, Nodeid, text_payload};
+use flux_protocol::payload::Empty;
 use flux_protocol::rpc::service;
 use tokio::sync::mpsc;
 
 use crate::client::Client;
 use crate::error::{Disconnect, RpcError};
+use crate::pending::Pending;
 
 /// A registered service. Dropping it removes the registration.
 ///
@@ -17,6 +19,8 @@ pub struct Service {
     client: Client,
     name: String,
     requests: mpsc::UnboundedReceiver<Message>,
+    /// The broker has been asked to end it.
+    retired: bool,
 }
 
 impl Service {
@@ -29,7 +33,8 @@ impl Service {
         // Before the request: calls may come right behind its response.
         client.shared().state().services.insert(name.to_owned(), sink);
         let request = service::AddRequest { service: name.to_owned() };
-        let mut this = Service { client: client.clone(), name: name.to_owned(), requests };
+        let mut this =
+            Service { client: client.clone(), name: name.to_owned(), requests, retired: false };
         if let Err(e) = client.rpc::<service::Add>(Nodeid::ANY, &request).await {
             this.forget();
             return Err(e);
@@ -44,6 +49,11 @@ impl Service {
         self.requests.recv().await.ok_or_else(|| self.client.shared().end())
     }
 
+    /// The next request if one has come already.
+    pub fn try_next(&mut self) -> Option<Message> {
+        self.requests.try_recv().ok()
+    }
+
     /// Answer a request. One that wants no response gets none.
     pub fn respond(&self, request: &Message, payload: Option<Bytes>) -> Result<(), Disconnect> {
         self.client.respond(request, payload)
@@ -54,11 +64,24 @@ impl Service {
         self.client.refuse(request, errno, text)
     }
 
-    /// Remove the registration and wait for the broker's answer.
-    pub async fn remove(mut self) -> Result<(), RpcError> {
-        self.forget();
+    /// Ask the broker to remove the registration.
+    ///
+    /// Requests come until it has answered, and those must be answered too, else their senders
+    /// wait for good: read on, and when the answer is there, take the rest with
+    /// [`Service::try_next`].
+    pub fn retire(&mut self) -> Result<Pending<Empty>, RpcError> {
+        self.retired = true;
         let request = service::RemoveRequest { service: self.name.clone() };
-        self.client.rpc::<service::Remove>(Nodeid::ANY, &request).await?;
+        self.client.start::<service::Remove>(Nodeid::ANY, &request)
+    }
+
+    /// Remove the registration and wait for the broker's answer. Requests that have come by then
+    /// are refused as if there were no service (ENOSYS).
+    pub async fn remove(mut self) -> Result<(), RpcError> {
+        self.retire()?.await?;
+        while let Some(request) = self.try_next() {
+            self.refuse(&request, Errno::ENOSYS, "")?;
+        }
         Ok(())
     }
 
@@ -70,7 +93,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        if self.forget() {
+        if self.forget() && !self.retired {
             let request = service::RemoveRequest { service: self.name.clone() };
             // Nobody is left to hear of a failure.
             drop(self.client.start::<service::Remove>(Nodeid::ANY, &request));

@@ -77,11 +77,11 @@ pub struct Io {
     pub stream: String,
     /// Rank as text.
     pub rank: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<String>,
     /// `base64` where `data` is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub eof: bool,
 }

@@ -1,0 +1,168 @@
+//! Requests to `UID-shell-ID`: from users, from the execution system, and from other shells.
+
+use flux_protocol::errno::Errno;
+use flux_protocol::message::Message;
+use flux_protocol::payload::{decode_json, encode_json};
+use flux_protocol::rpc::rexec::Io;
+use serde::Deserialize;
+
+use super::Shell;
+use super::run::TasksComplete;
+use crate::fatal::Fatal;
+use crate::input::Refusal;
+use crate::output::{Credit, WriteRequest};
+use crate::task;
+
+/// The execution system tells of something that has happened to the job.
+#[derive(Deserialize)]
+struct ExceptionRequest {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(rename = "severity")]
+    _severity: i64,
+    shell_rank: i64,
+    #[serde(default)]
+    message: String,
+}
+
+/// An error response.
+type Refused = (Errno, &'static str);
+
+impl Shell {
+    pub(super) fn request(&mut self, request: &Message) -> Result<(), Fatal> {
+        let userid = flux_protocol::credential::Userid(self.job.userid);
+        if !request.cred.authorizes(userid) {
+            self.refuse(request, (Errno::EPERM, ""));
+            return Ok(());
+        }
+        let service = self.job.service.len() + 1;
+        let method = request.topic.as_str().get(service..).unwrap_or_default().to_owned();
+        let result = match method.as_str() {
+            "stdin" => return self.stdin_request(request),
+            "exception" => return self.exception_request(request),
+            "doom" => return self.doom_request(request),
+            "write" => self.write_request(request),
+            "write-getcredit" => self.credit_request(request),
+            "tasks-complete" => self.complete_request(request),
+            "pmi-exchange" => {
+                match &mut self.pmi {
+                    Some(pmi) => pmi.request(request),
+                    None => self.refuse(request, (Errno::ENOSYS, "")),
+                }
+                Ok(())
+            }
+            "disconnect" => Ok(()),
+            _ => Err((Errno::ENOSYS, "")),
+        };
+        if let Err(refused) = result {
+            self.refuse(request, refused);
+        }
+        Ok(())
+    }
+
+    pub(super) fn respond(&self, request: &Message, payload: Option<bytes::Bytes>) {
+        if let Err(e) = self.flux.respond(request, payload) {
+            self.log.error(None, format_args!("error responding to {}: {e}", request.topic));
+        }
+    }
+
+    pub(super) fn refuse(&self, request: &Message, (errno, text): Refused) {
+        if let Err(e) = self.flux.refuse(request, errno, text) {
+            self.log.error(None, format_args!("error responding to {}: {e}", request.topic));
+        }
+    }
+
+    fn stdin_request(&mut self, request: &Message) -> Result<(), Fatal> {
+        if !self.job.is_leader() {
+            self.refuse(request, (Errno::ENOSYS, ""));
+            return Ok(());
+        }
+        let io: Io = match decode(request) {
+            Ok(io) => io,
+            Err(refused) => {
+                self.refuse(request, refused);
+                return Ok(());
+            }
+        };
+        match self.input.record(&io, &mut self.journal) {
+            Ok(target) => {
+                self.deliver(&target, &io);
+                self.respond(request, None);
+                Ok(())
+            }
+            Err(Refusal::Errno(errno)) => {
+                self.refuse(request, (errno, ""));
+                Ok(())
+            }
+            Err(Refusal::Fatal(fatal)) => Err(fatal),
+        }
+    }
+
+    fn exception_request(&mut self, request: &Message) -> Result<(), Fatal> {
+        let exception: ExceptionRequest = match decode(request) {
+            Ok(exception) if self.job.is_leader() => exception,
+            Ok(_) => {
+                self.refuse(request, (Errno::ENOSYS, ""));
+                return Ok(());
+            }
+            Err(refused) => {
+                self.refuse(request, refused);
+                return Ok(());
+            }
+        };
+        if !exception.message.is_empty() {
+            self.log.warn("exception", &exception.message);
+        }
+        self.respond(request, None);
+        if exception.kind == "lost-shell"
+            && let Ok(shell_rank) = u32::try_from(exception.shell_rank)
+        {
+            self.doom.shell_lost(&self.job, shell_rank)?;
+            self.shell_complete(shell_rank);
+        }
+        Ok(())
+    }
+
+    fn doom_request(&mut self, request: &Message) -> Result<(), Fatal> {
+        match decode::<task::Info>(request) {
+            Ok(info) if self.job.is_leader() => {
+                self.doom.first_exited(&self.job, &info, &mut self.journal)
+            }
+            Ok(_) => Ok(()),
+            Err((_, text)) => {
+                let text = format!("error parsing first task exit notification: {text}");
+                self.log.error("task-exit", text);
+                Ok(())
+            }
+        }
+    }
+
+    fn write_request(&mut self, request: &Message) -> Result<(), Refused> {
+        let write: WriteRequest = decode(request)?;
+        if let Err(e) = self.output.write_remote(&write, &mut self.journal) {
+            let rank = write.shell_rank;
+            self.log.error(
+                "output.service",
+                format_args!("error recording write data for rank {rank}: {e}"),
+            );
+        }
+        Ok(())
+    }
+
+    fn credit_request(&mut self, request: &Message) -> Result<(), Refused> {
+        let credit: Credit = decode(request)?;
+        self.respond(request, encode_json(&credit).unwrap_or_default());
+        Ok(())
+    }
+
+    fn complete_request(&mut self, request: &Message) -> Result<(), Refused> {
+        let complete: TasksComplete = decode(request)?;
+        let shell_rank = u32::try_from(complete.shell_rank).map_err(|_| (Errno::EPROTO, ""))?;
+        self.shell_complete(shell_rank);
+        Ok(())
+    }
+}
+
+fn decode<T: serde::de::DeserializeOwned>(request: &Message) -> Result<T, Refused> {
+    decode_json(request.payload.as_ref()).map_err(|e| (e.errno(), ""))
+}
