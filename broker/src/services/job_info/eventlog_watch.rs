@@ -1,0 +1,184 @@
+//! `eventlog-watch`: the events of a log one by one, until the log is complete.
+//!
+//! The job's own eventlog ends with `clean`. Logs below `guest.` are in the job's own namespace
+//! while it runs, and move to the primary one when it ends.
+
+use flux_protocol::errno::Errno;
+use flux_protocol::eventlog::Event;
+use flux_protocol::failure::Failure;
+use flux_protocol::fluid::JobId;
+use flux_protocol::rpc::job_info as rpc;
+use flux_protocol::rpc::job_info::watch as flags;
+use flux_protocol::treeobj::Treeobj;
+
+use super::{Context, JobInfo, authorize, kvs_read};
+use crate::call::Call;
+use crate::handle::Handle;
+
+type Send = Box<dyn Fn(rpc::EventlogWatchResponse)>;
+
+const GUEST: &str = "guest.";
+
+impl JobInfo {
+    pub(super) fn eventlog_watch(
+        &mut self,
+        context: &Context,
+        request: rpc::EventlogWatchRequest,
+        call: Call<rpc::EventlogWatchResponse>,
+    ) {
+        if request.flags & !i64::from(flags::WAITCREATE | flags::SENTINEL) != 0 {
+            return call.fail(Errno::EPROTO);
+        }
+        let handle = context.handle().clone();
+        let cred = call.cred();
+        self.watches.open(
+            context,
+            call,
+            |info| &mut info.watches,
+            |send| async move {
+                let result = match authorize(&handle, cred, request.id).await {
+                    Ok(()) => watch(&handle, &request, &send).await,
+                    Err(failure) => Err(failure),
+                };
+                result.err().unwrap_or_else(|| Errno::ENODATA.into())
+            },
+        );
+    }
+}
+
+async fn watch(
+    handle: &Handle,
+    request: &rpc::EventlogWatchRequest,
+    send: &Send,
+) -> Result<(), Failure> {
+    let has = |flag: u32| request.flags & i64::from(flag) != 0;
+    let mut log = Lines { sent: 0, sentinel: has(flags::SENTINEL), send };
+    match request.path.strip_prefix(GUEST) {
+        Some(path) => watch_guest(handle, request.id, path, has(flags::WAITCREATE), &mut log).await,
+        None => {
+            let key = format!("{}.{}", request.id.kvs(), request.path);
+            let is_end = |event: &Event| event.name == "clean";
+            match request.path.as_str() {
+                "eventlog" => follow(handle, "primary", &key, false, &mut log, is_end).await,
+                _ => {
+                    log.text(&kvs_read::primary(handle, &key).await?);
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+/// What has been sent of a log, so that it can go on in another place.
+struct Lines<'a> {
+    /// Bytes of whole lines that were sent.
+    sent: usize,
+    sentinel: bool,
+    send: &'a Send,
+}
+
+impl Lines<'_> {
+    /// The whole log as far as it goes: send what is new.
+    fn text(&mut self, text: &str) {
+        let new = text.get(self.sent..).unwrap_or_default().to_owned();
+        self.append(&new);
+    }
+
+    fn append(&mut self, text: &str) {
+        for line in text.split_inclusive('\n') {
+            self.sent += line.len();
+            (self.send)(rpc::EventlogWatchResponse { event: line.to_owned() });
+        }
+        if std::mem::take(&mut self.sentinel) {
+            (self.send)(rpc::EventlogWatchResponse { event: String::new() });
+        }
+    }
+}
+
+/// Follow a log until `is_end`.
+async fn follow(
+    handle: &Handle,
+    namespace: &str,
+    key: &str,
+    wait_create: bool,
+    log: &mut Lines<'_>,
+    is_end: impl Fn(&Event) -> bool,
+) -> Result<(), Failure> {
+    let mut watch = kvs_read::follow(handle, namespace, key, wait_create)?;
+    let guard = Unfollow { handle, matchtag: watch.matchtag().0 };
+    loop {
+        let text = kvs_read::text(watch.next().await?.val)?;
+        log.append(&text);
+        let ended = text.lines().any(|line| Event::decode(line).is_ok_and(|event| is_end(&event)));
+        if ended {
+            drop(guard);
+            return Ok(());
+        }
+    }
+}
+
+/// Ends the watch when the task ends, or is aborted.
+struct Unfollow<'a> {
+    handle: &'a Handle,
+    matchtag: u32,
+}
+
+impl Drop for Unfollow<'_> {
+    fn drop(&mut self) {
+        use flux_protocol::message::{Flags, Nodeid};
+        use flux_protocol::rpc::kvs_watch;
+        let request = kvs_watch::CancelRequest { matchtag: self.matchtag };
+        let flags = Flags::default();
+        let _ = self.handle.notify::<kvs_watch::Cancel>(Nodeid::ANY, flags, &request);
+    }
+}
+
+async fn watch_guest(
+    handle: &Handle,
+    id: JobId,
+    path: &str,
+    wait_create: bool,
+    log: &mut Lines<'_>,
+) -> Result<(), Failure> {
+    let guest = format!("{}.guest", id.kvs());
+    if wait_create {
+        wait_for_guest(handle, id).await?;
+    }
+    let namespace = match kvs_read::treeobj(handle, &guest).await? {
+        Treeobj::Symlink(link) => link.namespace,
+        _ => None,
+    };
+    if let Some(namespace) = namespace {
+        let followed = follow(handle, &namespace, path, wait_create, log, |_| false).await;
+        match followed {
+            // The namespace is gone: the job has ended, and the log has moved.
+            Err(failure) if is_gone(&failure) => {}
+            other => return other,
+        }
+    }
+    match kvs_read::primary(handle, &format!("{guest}.{path}")).await {
+        Ok(text) => {
+            log.text(&text);
+            Ok(())
+        }
+        // The job ended before it began this log.
+        Err(failure) if failure.errno == Errno::ENOENT && wait_create => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn is_gone(failure: &Failure) -> bool {
+    matches!(failure.errno, Errno::ENOTSUP | Errno::ENODATA)
+}
+
+/// The job has a namespace from its start on; one that ends without a start never has.
+async fn wait_for_guest(handle: &Handle, id: JobId) -> Result<(), Failure> {
+    let key = format!("{}.eventlog", id.kvs());
+    let ignore: Send = Box::new(|_| {});
+    let mut log = Lines { sent: 0, sentinel: false, send: &ignore };
+    let is_end = |event: &Event| matches!(event.name.as_str(), "start" | "clean");
+    if kvs_read::treeobj(handle, &format!("{}.guest", id.kvs())).await.is_ok() {
+        return Ok(());
+    }
+    follow(handle, "primary", &key, false, &mut log, is_end).await
+}

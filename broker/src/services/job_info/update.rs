@@ -1,0 +1,172 @@
+//! `update-lookup` and `update-watch`: jobspec and R with the updates of the eventlog applied.
+
+use flux_protocol::errno::Errno;
+use flux_protocol::eventlog::{self, Event};
+use flux_protocol::failure::Failure;
+use flux_protocol::fluid::JobId;
+use flux_protocol::payload::Object;
+use flux_protocol::rpc::job_info as rpc;
+use serde_json::{Map, Value};
+
+use super::{Context, JobInfo, authorize, kvs_read};
+use crate::call::Call;
+use crate::handle::Handle;
+
+impl JobInfo {
+    pub(super) fn update_lookup(
+        &mut self,
+        context: &Context,
+        request: rpc::UpdateRequest,
+        call: Call<Object>,
+    ) {
+        if let Err(failure) = check(&request, "update-lookup") {
+            return call.fail(failure);
+        }
+        let handle = context.handle().clone();
+        let cred = call.cred();
+        context.spawn(
+            async move {
+                authorize(&handle, cred, request.id).await?;
+                let key = format!("{}.{}", request.id.kvs(), request.key);
+                let text = kvs_read::primary(&handle, &key).await?;
+                let text = current(&handle, request.id, &request.key, &text).await?;
+                let mut object = Object::new();
+                object.insert("id".to_owned(), request.id.0.into());
+                object.insert(request.key, parse(&text)?);
+                Ok(object)
+            },
+            |_: &mut JobInfo, result| call.finish(result),
+        );
+    }
+
+    pub(super) fn update_watch(
+        &mut self,
+        context: &Context,
+        request: rpc::UpdateRequest,
+        call: Call<Object>,
+    ) {
+        if let Err(failure) = check(&request, "update-watch") {
+            return call.fail(failure);
+        }
+        let handle = context.handle().clone();
+        let cred = call.cred();
+        self.updates.open(
+            context,
+            call,
+            |info| &mut info.updates,
+            |send| async move {
+                let result = match authorize(&handle, cred, request.id).await {
+                    Ok(()) => watch(&handle, &request, &*send).await,
+                    Err(failure) => Err(failure),
+                };
+                result.err().unwrap_or_else(|| Errno::ENODATA.into())
+            },
+        );
+    }
+}
+
+fn check(request: &rpc::UpdateRequest, method: &str) -> Result<(), Failure> {
+    if request.flags != 0 {
+        return Err(Failure::new(Errno::EPROTO, format!("{method} request rejected: flags")));
+    }
+    match request.key.as_str() {
+        "R" | "jobspec" => Ok(()),
+        _ => Err(Failure::new(Errno::EINVAL, format!("{method} unsupported key specified"))),
+    }
+}
+
+/// The value, then again after each update, until the job is over.
+async fn watch(
+    handle: &Handle,
+    request: &rpc::UpdateRequest,
+    send: &dyn Fn(Object),
+) -> Result<(), Failure> {
+    let dir = request.id.kvs();
+    let mut value: Option<Value> = None;
+    let mut log = kvs_read::follow(handle, "primary", &format!("{dir}.eventlog"), false)?;
+    let result = loop {
+        let text = match log.next().await {
+            Ok(response) => kvs_read::text(response.val)?,
+            Err(failure) => break Err(failure),
+        };
+        let events: Vec<Event> = eventlog::events(&text).filter_map(Result::ok).collect();
+        let mut changed = false;
+        if value.is_none() {
+            let key = format!("{dir}.{}", request.key);
+            match kvs_read::primary(handle, &key).await {
+                Ok(text) => {
+                    value = Some(parse(&text)?);
+                    changed = true;
+                }
+                // R is there once the job has resources.
+                Err(failure) if failure.errno == Errno::ENOENT => {}
+                Err(failure) => break Err(failure),
+            }
+        }
+        if let Some(value) = &mut value {
+            for event in &events {
+                changed |= apply(&request.key, value, event);
+            }
+            if changed {
+                send(Map::from_iter([(request.key.clone(), value.clone())]));
+            }
+        }
+        if events.iter().any(|event| event.name == "clean") {
+            break Ok(());
+        }
+    };
+    kvs_read::unfollow(handle, &log);
+    result
+}
+
+/// The text of jobspec or R as updates in the eventlog have left it.
+pub(super) async fn current(
+    handle: &Handle,
+    id: JobId,
+    key: &str,
+    text: &str,
+) -> Result<String, Failure> {
+    let log = kvs_read::primary(handle, &format!("{}.eventlog", id.kvs())).await?;
+    let mut value = parse(text)?;
+    let mut changed = false;
+    for event in eventlog::events(&log).filter_map(Result::ok) {
+        changed |= apply(key, &mut value, &event);
+    }
+    Ok(if changed { value.to_string() } else { text.to_owned() })
+}
+
+/// True when the event changes the value.
+fn apply(key: &str, value: &mut Value, event: &Event) -> bool {
+    let name = match key {
+        "R" => "resource-update",
+        _ => "jobspec-update",
+    };
+    if event.name != name {
+        return false;
+    }
+    let Ok(updates) = event.context_as::<Map<String, Value>>() else { return false };
+    for (path, new) in updates {
+        match key {
+            "R" => set_path(value, &format!("execution.{path}"), new),
+            _ => set_path(value, &path, new),
+        }
+    }
+    true
+}
+
+fn set_path(value: &mut Value, path: &str, new: Value) {
+    let Some(object) = value.as_object_mut() else { return };
+    match path.split_once('.') {
+        None => {
+            object.insert(path.to_owned(), new);
+        }
+        Some((key, rest)) => {
+            let inner = object.entry(key.to_owned()).or_insert_with(|| Value::Object(Map::new()));
+            set_path(inner, rest, new);
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Value, Failure> {
+    serde_json::from_str(text).map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))
+}
