@@ -111,6 +111,20 @@ impl Handle {
         self.send::<M>(nodeid, Flags::default(), request)?.next().await
     }
 
+    /// Call a method in the name of somebody else, whose rights then count.
+    pub async fn rpc_as<M: Method>(
+        &self,
+        cred: Credential,
+        request: &M::Request,
+    ) -> Result<M::Response, Failure> {
+        let (tag, topic) = (self.open(), Topic::from_static(M::TOPIC));
+        let mut responses = Responses::<M> { handle: self.clone(), tag, _method: PhantomData };
+        let flags = Flags::default();
+        let message = self.message(topic, Nodeid::ANY, Matchtag(tag), flags, request.encode()?);
+        self.router.request(message.with_cred(cred));
+        responses.next().await
+    }
+
     /// Call a method at the parent or above.
     pub async fn rpc_upstream<M: Method>(
         &self,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
-use flux_protocol::message::Message;
+use flux_protocol::message::{Flags, Message};
 use flux_protocol::payload::Payload;
 use flux_protocol::rpc::{Method, Reply};
 
@@ -48,15 +48,16 @@ impl<S: Service> Methods<S> {
         mut self,
         handler: impl Fn(&mut S, &Context<S>, M::Request, Call<M::Response>) + 'static,
     ) -> Self {
-        let checked = move |service: &mut S, context: &Context<S>, message: Message| match check::<M>(
-            &message,
-        ) {
-            Ok(request) => {
-                let call = Call::new(context.router().clone(), message);
-                handler(service, context, request, call);
-            }
-            Err(failure) => context.router().respond_failure(&message, &failure),
-        };
+        let checked =
+            move |service: &mut S, context: &Context<S>, mut message: Message| match check::<M>(
+                &mut message,
+            ) {
+                Ok(request) => {
+                    let call = Call::new(context.router().clone(), message);
+                    handler(service, context, request, call);
+                }
+                Err(failure) => context.router().respond_failure(&message, &failure),
+            };
         self.by_topic.insert(M::TOPIC, Box::new(checked));
         self
     }
@@ -78,9 +79,13 @@ impl<S: Service> Methods<S> {
     }
 }
 
-fn check<M: Method>(message: &Message) -> Result<M::Request, Failure> {
+fn check<M: Method>(message: &mut Message) -> Result<M::Request, Failure> {
     if !M::WHO.admits(message.cred) {
         return Err(Failure::new(Errno::EPERM, M::WHO.refusal()));
+    }
+    // Even when the request asks for it: a real Flux has no answer to these, but a refusal.
+    if M::REPLY == Reply::Never {
+        message.flags.set(Flags::NORESPONSE);
     }
     let request = M::Request::decode(message.payload.as_ref())?;
     if M::REPLY == Reply::Stream && !message.is_streaming() {

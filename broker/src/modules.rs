@@ -13,6 +13,7 @@ use crate::service::{self, Loaded, Service, Status};
 use crate::services::content::Content;
 use crate::services::content_sqlite::ContentSqlite;
 use crate::services::kvs::Kvs;
+use crate::services::kvs_watch::KvsWatch;
 
 /// A module that can be loaded.
 pub struct Module {
@@ -32,8 +33,12 @@ pub enum On {
 }
 
 /// All modules, in the order in which rc1 loads them; rc3 unloads them in the reverse order.
-pub const MODULES: &[Module] =
-    &[module::<Content>(On::All), module::<ContentSqlite>(On::Leader), module::<Kvs>(On::All)];
+pub const MODULES: &[Module] = &[
+    module::<Content>(On::All),
+    module::<ContentSqlite>(On::Leader),
+    module::<Kvs>(On::All),
+    module::<KvsWatch>(On::All),
+];
 
 /// The modules that are loaded now, in the order of loading.
 #[derive(Debug, Default)]

@@ -9,5 +9,6 @@ pub mod job_info;
 pub mod job_ingest;
 pub mod job_manager;
 pub mod kvs;
+pub mod kvs_watch;
 pub mod shutdown;
 pub mod state_machine;

@@ -17,6 +17,7 @@ pub mod hostlist;
 pub mod idset;
 pub mod jobspec;
 pub mod json;
+pub mod kvs_key;
 pub mod layout;
 pub mod message;
 pub mod payload;

@@ -18,7 +18,6 @@ mod checkpoint;
 mod commit;
 mod dir;
 mod draft;
-mod key;
 mod lookup;
 mod namespace;
 mod relay;

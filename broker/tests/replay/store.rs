@@ -1,10 +1,13 @@
 //! `content.*`, `content-backing.*`, `kvs.*` and `kvs-watch.*`.
 
+use std::collections::BTreeMap;
+
 use flux_broker::handle::Handle;
 use flux_broker::services::attr::Attr;
 use flux_broker::services::content::Content;
 use flux_broker::services::content_sqlite::ContentSqlite;
 use flux_broker::services::kvs::Kvs;
+use flux_broker::services::kvs_watch::KvsWatch;
 use flux_protocol::message::{Kind, Message};
 use flux_protocol::payload::{Payload, Raw};
 use flux_protocol::rpc::content::{self, CheckpointGetResponse};
@@ -60,7 +63,7 @@ async fn put_checkpoints(instance: &Instance, vector: &Vector) {
 #[test]
 fn the_kvs_has_the_captured_trees() {
     run(async {
-        let instance = store().await.with::<Kvs>().await;
+        let instance = store().await.with::<Kvs>().await.with::<KvsWatch>().await;
         let mut vector = Vector::load("kvs").unwrap();
         mend_long_value(&mut vector);
         put_tree_before(&instance, &vector).await;
@@ -79,17 +82,74 @@ fn the_kvs_has_the_captured_trees() {
             .any("transaction-opcount.commit.stddev")
             // A real namespace that has been removed is listed for a while.
             .optional("namespace.ns1");
-        let report = Replay::new(&vector, rules, &socket)
-            .ignore(|_, message| message.topic.starts_with("kvs-watch."))
-            .play()
-            .await;
-        report.assert_equal();
+        Replay::new(&vector, rules, &socket).play().await.assert_equal();
         // Not of this service: new configurations, and the leaving of clients, which a real kvs
         // refuses to hear of from guests.
         let others = ["kvs.disconnect", "kvs.config-reload", "kvs.config-update"];
         instance.sweep(|topic| topic.starts_with("kvs.") && !others.contains(&topic)).await;
         instance.stop().await;
     });
+}
+
+#[test]
+fn watchers_are_answered_as_captured() {
+    run(async {
+        let instance = store().await.with::<Kvs>().await.with::<KvsWatch>().await;
+        let vector = Vector::load("kvs-watch").unwrap();
+        let changes = changes(&vector);
+        let handle = Handle::new(instance.broker.router().clone());
+        let socket = instance.socket();
+        Replay::new(&vector, Rules::default(), &socket)
+            .before(|line| {
+                let ops: Vec<_> = changes.get(&line).cloned().into_iter().collect();
+                let handle = &handle;
+                async move {
+                    if !ops.is_empty() {
+                        commit(handle, ops).await;
+                    }
+                }
+            })
+            .play()
+            .await
+            .assert_equal();
+        handle.close();
+        instance.sweep(|topic| topic.starts_with("kvs-watch.")).await;
+        instance.stop().await;
+    });
+}
+
+/// Other clients changed the values that were watched, and are not in the file: the change to make
+/// before each line, as the responses tell.
+fn changes(vector: &Vector) -> BTreeMap<usize, kvs::Op> {
+    let mut changes = BTreeMap::new();
+    let mut values: BTreeMap<String, Treeobj> = BTreeMap::new();
+    let mut asked = BTreeMap::new();
+    for row in vector.runs.iter().flat_map(|run| &run.rows) {
+        let What::Message(message) = &row.what else { continue };
+        if let Ok(request) = kvs::LookupRequest::decode(message.payload.as_ref()) {
+            // Where the key is waited for it is put later.
+            let line =
+                if request.flags & kvs::lookup::WAITCREATE == 0 { Some(row.line) } else { None };
+            asked.insert(row.conn, (request.key, line));
+        }
+        if let (Ok(response), Some((key, line))) =
+            (kvs::LookupResponse::decode(message.payload.as_ref()), asked.get_mut(&row.conn))
+        {
+            let line = line.take().unwrap_or(row.line);
+            if values.get(key) != Some(&response.val) {
+                let op = kvs::Op { key: key.clone(), flags: 0, dirent: Some(response.val.clone()) };
+                changes.insert(line, op);
+                values.insert(key.clone(), response.val);
+            }
+        }
+    }
+    assert!(changes.len() > 5);
+    changes
+}
+
+async fn commit(handle: &Handle, ops: Vec<kvs::Op>) {
+    let request = kvs::CommitRequest { namespace: kvs::PRIMARY.to_owned(), flags: 0, ops };
+    handle.rpc::<kvs::Commit>(&request).await.unwrap();
 }
 
 /// What other services of the captured instance had put into the tree: directories `admin` and

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use flux_protocol::message::{Flags, Kind, Message};
@@ -22,6 +23,7 @@ pub struct Replay<'a> {
     comparison: Comparison,
     skipped: Vec<(String, String)>,
     ignored: Vec<Ignore>,
+    before: Option<Hook<'a>>,
     timeout: Duration,
     connections: BTreeMap<(u32, u64), Connection>,
     /// Requests that were not sent: their answers are not expected.
@@ -30,6 +32,7 @@ pub struct Replay<'a> {
 }
 
 type Ignore = Box<dyn Fn(&Row, &Message) -> bool>;
+type Hook<'a> = Box<dyn Fn(usize) -> Pin<Box<dyn Future<Output = ()> + 'a>> + 'a>;
 
 /// What came out.
 #[derive(Debug, Default)]
@@ -83,6 +86,7 @@ impl<'a> Replay<'a> {
             comparison: Comparison::new(rules),
             skipped: Vec::new(),
             ignored: Vec::new(),
+            before: None,
             timeout: TIMEOUT,
             connections: BTreeMap::new(),
             unsent: HashSet::new(),
@@ -109,6 +113,13 @@ impl<'a> Replay<'a> {
         self.ignore(move |_, message| *message.topic == topic)
     }
 
+    /// Do something before each line of the file, known by its number: what happened at that time
+    /// and is not in the file.
+    pub fn before<F: Future<Output = ()> + 'a>(mut self, hook: impl Fn(usize) -> F + 'a) -> Self {
+        self.before = Some(Box::new(move |line| Box::pin(hook(line))));
+        self
+    }
+
     pub fn timeout(mut self, timeout: Duration) -> Replay<'a> {
         self.timeout = timeout;
         self
@@ -125,6 +136,9 @@ impl<'a> Replay<'a> {
 
     async fn run(&mut self, run: &Run) {
         for row in &run.rows {
+            if let Some(before) = &self.before {
+                before(row.line).await;
+            }
             if let Err(error) = self.row(row).await {
                 self.differ(row, &error.to_string());
             }

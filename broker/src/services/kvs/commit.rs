@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use flux_protocol::blobref::Blobref;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
+use flux_protocol::kvs_key;
 use flux_protocol::message::{Flags, Nodeid};
 use flux_protocol::payload::{Empty, Payload, Raw};
 use flux_protocol::rpc::kvs::commit::{NO_MERGE, SYNC};
@@ -13,7 +14,6 @@ use flux_protocol::treeobj::Treeobj;
 
 use super::Kvs;
 use super::draft::{Changed, Draft, Problem};
-use super::key;
 use super::root::{Held, Root};
 use crate::call::Call;
 use crate::context::Context;
@@ -112,11 +112,6 @@ impl Kvs {
         let rpc::RelaycommitRequest { ops, name, namespace, flags } = request;
         if self.rank != 0 {
             return call.fail(Errno::EINVAL);
-        }
-        if call.request().wants_response() {
-            call.reply(&Empty);
-        } else {
-            call.into_request();
         }
         let transaction = Transaction { name, ops, flags, call: None };
         self.enqueue(context, &namespace, transaction);
@@ -400,7 +395,7 @@ fn schedule(context: &Context<Kvs>, root: &mut Root) {
 
 fn changed_keys(transactions: &[Transaction]) -> BTreeMap<String, ()> {
     let ops = transactions.iter().flat_map(|transaction| &transaction.ops);
-    ops.map(|op| (key::normalize(&op.key), ())).collect()
+    ops.map(|op| (kvs_key::normalize(&op.key), ())).collect()
 }
 
 /// Tell everybody the root of a namespace.

@@ -5,12 +5,12 @@ use std::rc::Rc;
 use bytes::Bytes;
 use flux_protocol::blobref::{Blobref, HashType};
 use flux_protocol::errno::Errno;
+use flux_protocol::kvs_key;
 use flux_protocol::rpc::kvs::{OP_APPEND, Op};
 use flux_protocol::treeobj::{Base64, Treeobj};
 
 use super::blobs::Blobs;
 use super::dir::{Dir, Entry};
-use super::key;
 
 /// Values with a longer base64 text are blobs of their own: it would be longer than a blobref.
 const INLINE_MAX: usize = 72;
@@ -104,7 +104,7 @@ impl Draft {
         change: Change<'_>,
         blobs: &mut Blobs,
     ) -> Result<Option<Redirect>, Problem> {
-        let names: Vec<&str> = key::names(key).collect();
+        let names: Vec<&str> = kvs_key::names(key).collect();
         let (last, parents) = names.split_last().ok_or(Errno::EINVAL)?;
         if names.len() > DEPTH_MAX {
             return Err(Errno::ENAMETOOLONG.into());

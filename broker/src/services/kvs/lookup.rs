@@ -7,6 +7,7 @@ use flux_protocol::blobref::Blobref;
 use flux_protocol::credential::Credential;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
+use flux_protocol::kvs_key;
 use flux_protocol::message::{Flags, Nodeid};
 use flux_protocol::payload::Raw;
 use flux_protocol::rpc::kvs::lookup::{READDIR, READLINK, TREEOBJ};
@@ -15,7 +16,6 @@ use flux_protocol::treeobj::Treeobj;
 
 use super::Kvs;
 use super::dir::{Entry, encode_blobref};
-use super::key;
 use super::walk::{Outcome, Walk};
 use crate::call::Call;
 use crate::context::Context;
@@ -141,7 +141,7 @@ impl Kvs {
             namespace: request.namespace.clone().filter(|_| by_namespace),
             rootref,
             rootseq,
-            is_root: key::names(&request.key).next().is_none(),
+            is_root: kvs_key::names(&request.key).next().is_none(),
             walk: Walk::new(rootref, &request.key, request.flags),
             waited: false,
         };

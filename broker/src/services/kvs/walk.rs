@@ -5,12 +5,12 @@ use std::rc::Rc;
 
 use flux_protocol::blobref::Blobref;
 use flux_protocol::errno::Errno;
+use flux_protocol::kvs_key;
 use flux_protocol::rpc::kvs::lookup::{READLINK, TREEOBJ};
 use flux_protocol::treeobj::Symlink;
 
 use super::blobs::Blobs;
 use super::dir::Entry;
-use super::key;
 
 /// Symbolic links inside of the targets of others.
 const LINK_DEPTH_MAX: usize = 10;
@@ -55,7 +55,7 @@ impl Walk {
         let step = |name: &str| Step { name: name.into(), root, depth: 0 };
         Walk {
             at: Entry::Dirref(root),
-            rest: key::names(key).map(step).collect(),
+            rest: kvs_key::names(key).map(step).collect(),
             keep_link: flags & (READLINK | TREEOBJ) != 0,
             started: false,
         }
@@ -111,7 +111,7 @@ impl Walk {
             },
         };
         self.rest.pop_front();
-        for name in key::names(&link.target).rev() {
+        for name in kvs_key::names(&link.target).rev() {
             self.rest.push_front(Step { name: name.into(), root, depth });
         }
         self.at = Entry::Dirref(root);

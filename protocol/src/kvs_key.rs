@@ -1,7 +1,7 @@
 //! Keys: names joined by dots (RFC 11).
 
 /// One dot between names, none around them; the root directory is `.`.
-pub(super) fn normalize(key: &str) -> String {
+pub fn normalize(key: &str) -> String {
     let mut normal = String::with_capacity(key.len());
     for name in names(key) {
         if !normal.is_empty() {
@@ -16,7 +16,7 @@ pub(super) fn normalize(key: &str) -> String {
 }
 
 /// The names of a key, from the root down; none for the root itself.
-pub(super) fn names(key: &str) -> impl DoubleEndedIterator<Item = &str> {
+pub fn names(key: &str) -> impl DoubleEndedIterator<Item = &str> {
     key.split('.').filter(|name| !name.is_empty())
 }
 
