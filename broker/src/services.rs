@@ -5,6 +5,7 @@ pub mod common;
 pub mod content;
 pub mod content_sqlite;
 pub mod event;
+pub mod job_exec;
 pub mod job_info;
 pub mod job_ingest;
 pub mod job_manager;

@@ -1,0 +1,220 @@
+//! `job-exec`: runs jobs (RFC 32).
+//!
+//! A job gets a namespace of its own in the KVS, and a shell on each of its nodes, started through
+//! `rexec` there; or, for tests of schedulers, its execution is [simulated](simulate). What
+//! happens goes to the job manager in responses to the start request, and to the job's
+//! `exec.eventlog`.
+
+mod barrier;
+mod guest;
+mod kill;
+mod run;
+mod shells;
+mod simulate;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use flux_protocol::credential::Userid;
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
+use flux_protocol::fluid::JobId;
+use flux_protocol::message::Message;
+use flux_protocol::payload::{Empty, decode_json};
+use flux_protocol::rpc::job_exec as rpc;
+use flux_protocol::rpc::job_manager;
+use serde::Deserialize;
+
+use crate::call::{Call, Sender};
+use crate::config::Config;
+use crate::methods::Methods;
+use crate::service::Service;
+use run::Run;
+
+pub(crate) type Context = crate::context::Context<JobExec>;
+
+/// The service.
+#[derive(Debug)]
+pub struct JobExec {
+    settings: Rc<Settings>,
+    jobs: HashMap<JobId, Rc<Run>>,
+}
+
+/// The `[exec]` table.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Seconds from the first signal to the second, and so on.
+    kill_timeout: f64,
+    term_signal: i32,
+    kill_signal: i32,
+    max_kill_count: u32,
+    job_shell: Option<String>,
+    /// The privileged helper; without it only the owner's jobs run.
+    imp: Option<String>,
+}
+
+/// What the `job-exception` event says.
+#[derive(Deserialize)]
+struct Exception {
+    id: JobId,
+    severity: u32,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl Settings {
+    fn from_config(config: &Config) -> Result<Settings, Failure> {
+        let invalid = |text: &str| Failure::new(Errno::EINVAL, text);
+        let kill_timeout = match config.get("exec.kill-timeout") {
+            None => 5.0,
+            Some(value) => value
+                .as_str()
+                .and_then(|text| flux_protocol::fsd::parse(text).ok())
+                .ok_or_else(|| invalid("[exec] kill-timeout is not a valid FSD"))?,
+        };
+        let signal = |key: &str, default| match config.get_str(key) {
+            None => Ok(default),
+            Some(name) => name
+                .parse::<nix::sys::signal::Signal>()
+                .map(|signal| signal as i32)
+                .map_err(|_| invalid(&format!("{key}: {name} is not a signal"))),
+        };
+        Ok(Settings {
+            kill_timeout,
+            term_signal: signal("exec.term-signal", libc::SIGTERM)?,
+            kill_signal: signal("exec.kill-signal", libc::SIGKILL)?,
+            max_kill_count: config
+                .get("exec.max-kill-count")
+                .and_then(serde_json::Value::as_u64)
+                .and_then(|count| u32::try_from(count).ok())
+                .unwrap_or(8),
+            job_shell: config.get_str("exec.job-shell").map(str::to_owned),
+            imp: config.get_str("exec.imp").map(str::to_owned),
+        })
+    }
+}
+
+impl Service for JobExec {
+    const NAME: &'static str = "job-exec";
+    const SERVICES: &'static [&'static str] = &["job-exec"];
+
+    async fn start(context: &Context, _: &[String]) -> Result<JobExec, Failure> {
+        let settings = Rc::new(Settings::from_config(&context.config())?);
+        context.subscribe("job-exception");
+        let hello = job_manager::ExecHelloRequest { service: JobExec::NAME.to_owned() };
+        let handle = context.handle().clone();
+        // In a later turn, when start requests can be taken.
+        let after = context.clone();
+        context.spawn(
+            async move { handle.rpc::<job_manager::ExecHello>(&hello).await },
+            move |_: &mut JobExec, result| {
+                if let Err(failure) = result {
+                    after.log(crate::log::Severity::Err, format!("exec-hello: {failure}"));
+                }
+            },
+        );
+        Ok(JobExec { settings, jobs: HashMap::new() })
+    }
+
+    fn methods() -> Methods<JobExec> {
+        Methods::default()
+            .serve::<rpc::Start>(JobExec::start_job)
+            .reply::<rpc::Expiration>(JobExec::expiration)
+            .reply::<rpc::CriticalRanks>(JobExec::critical_ranks)
+    }
+
+    /// The barrier of the shells is asked for with the no-response flag, and answered all the
+    /// same, so that the table can't serve it.
+    fn unknown(&mut self, context: &Context, message: Message) -> Result<(), Message> {
+        match message.topic.method() {
+            "shell-barrier" => {
+                self.shell_barrier(context, message);
+                Ok(())
+            }
+            _ => Err(message),
+        }
+    }
+
+    fn event(&mut self, context: &Context, event: &Message) {
+        let Ok(exception) = decode_json::<Exception>(event.payload.as_ref()) else { return };
+        if exception.severity == 0
+            && let Some(run) = self.jobs.get(&exception.id)
+        {
+            run.exception(context, &exception.kind);
+        }
+    }
+
+    fn configure(&mut self, _: &Context, config: &Config) -> Result<(), Failure> {
+        self.settings = Rc::new(Settings::from_config(config)?);
+        Ok(())
+    }
+
+    fn stats(&self, _: &Context) -> Option<serde_json::Value> {
+        let settings = &self.settings;
+        let jobs: serde_json::Map<String, serde_json::Value> =
+            self.jobs.iter().map(|(id, run)| (id.f58(), run.stats())).collect();
+        Some(serde_json::json!({
+            "method": "fork",
+            "kill-timeout": settings.kill_timeout,
+            "term-signal": signal_name(settings.term_signal),
+            "kill-signal": signal_name(settings.kill_signal),
+            "max-kill-count": settings.max_kill_count,
+            "jobs": jobs,
+        }))
+    }
+}
+
+impl JobExec {
+    fn start_job(
+        &mut self,
+        context: &Context,
+        request: rpc::StartRequest,
+        call: Call<rpc::StartResponse>,
+    ) {
+        let id = request.id;
+        let run = match Run::new(request, call, self.settings.clone()) {
+            Ok(run) => Rc::new(run),
+            // The call is answered with an exception, and released.
+            Err(()) => return,
+        };
+        self.jobs.insert(id, run.clone());
+        let after = context.clone();
+        context.spawn(run.execute(after), move |exec: &mut JobExec, ()| {
+            exec.jobs.remove(&id);
+        });
+    }
+
+    fn expiration(
+        &mut self,
+        _: &Context,
+        request: rpc::ExpirationRequest,
+        _: &Sender,
+    ) -> Result<Empty, Failure> {
+        let run = self.jobs.get(&request.id).ok_or(Errno::ENOENT)?;
+        if request.expiration < 0.0 {
+            return Err(Errno::EINVAL.into());
+        }
+        run.set_expiration(request.expiration);
+        Ok(Empty)
+    }
+
+    fn critical_ranks(
+        &mut self,
+        _: &Context,
+        request: rpc::CriticalRanksRequest,
+        sender: &Sender,
+    ) -> Result<Empty, Failure> {
+        let run = self.jobs.get(&request.id).ok_or(Errno::ENOENT)?;
+        if !sender.cred.authorizes(Userid(run.userid())) {
+            return Err(Errno::EPERM.into());
+        }
+        let ranks = request.ranks.parse().map_err(|_| Errno::EPROTO)?;
+        run.set_critical_ranks(ranks);
+        Ok(Empty)
+    }
+}
+
+fn signal_name(number: i32) -> String {
+    nix::sys::signal::Signal::try_from(number)
+        .map_or_else(|_| number.to_string(), |signal| signal.as_str().to_owned())
+}

@@ -1,0 +1,92 @@
+//! The barrier in which the shells of a job wait for each other.
+//!
+//! A shell asks with the no-response flag and matchtag 0, and blocks until an answer comes all
+//! the same: the answer has that flag cleared.
+
+use std::cell::{Cell, RefCell};
+
+use flux_protocol::credential::Userid;
+use flux_protocol::errno::Errno;
+use flux_protocol::message::{Flags, Message, text_payload};
+use flux_protocol::payload::decode_json;
+use flux_protocol::rpc::job_exec::BarrierRequest;
+
+use super::{Context, JobExec};
+use crate::router::Router;
+
+/// Shells that have entered.
+#[derive(Debug)]
+pub(super) struct Barrier {
+    size: usize,
+    entered: RefCell<Vec<Message>>,
+    failed: Cell<bool>,
+    exited: Cell<usize>,
+}
+
+impl Barrier {
+    pub(super) fn new(size: usize) -> Barrier {
+        Barrier {
+            size,
+            entered: RefCell::default(),
+            failed: Cell::new(false),
+            exited: Cell::new(0),
+        }
+    }
+
+    fn enter(&self, router: &Router, request: Message) {
+        if self.failed.get() {
+            return answer(router, &request, Some((Errno::EIO, "barrier failed")));
+        }
+        self.entered.borrow_mut().push(request);
+        if self.entered.borrow().len() >= self.size {
+            for request in self.entered.take() {
+                answer(router, &request, None);
+            }
+        }
+    }
+
+    /// Nobody will come any more.
+    pub(super) fn fail(&self, context: &Context) {
+        self.failed.set(true);
+        for request in self.entered.take() {
+            answer(context.router(), &request, Some((Errno::EIO, "barrier failed")));
+        }
+    }
+
+    pub(super) fn shell_exited(&self, _: i32) {
+        self.exited.set(self.exited.get() + 1);
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.exited.get() > 0 && !self.entered.borrow().is_empty()
+    }
+}
+
+impl JobExec {
+    pub(super) fn shell_barrier(&mut self, context: &Context, message: Message) {
+        let router = context.router();
+        let Ok(request) = decode_json::<BarrierRequest>(message.payload.as_ref()) else {
+            return answer(router, &message, Some((Errno::EPROTO, "malformed request")));
+        };
+        let Some(run) = self.jobs.get(&request.id) else {
+            return answer(router, &message, Some((Errno::ENOENT, "job not found")));
+        };
+        if !message.cred.authorizes(Userid(run.userid())) {
+            return answer(router, &message, Some((Errno::EPERM, "not the job's owner")));
+        }
+        run.barrier.enter(router, message);
+        if run.barrier.is_broken() {
+            // Another shell has ended without coming here.
+            run.barrier.fail(context);
+        }
+    }
+}
+
+fn answer(router: &Router, request: &Message, error: Option<(Errno, &str)>) {
+    let mut request = request.clone();
+    request.flags.clear(Flags::NORESPONSE);
+    match error {
+        None => router.respond(&request, 0, None),
+        Some((errno, text)) => router.respond(&request, errno.0, Some(text_payload(text))),
+    }
+}

@@ -1,0 +1,137 @@
+//! The namespace of a job in the KVS, from its creation until it moves to the primary one.
+
+use std::time::SystemTime;
+
+use flux_protocol::blobref::{Blobref, HashType};
+use flux_protocol::errno::Errno;
+use flux_protocol::eventlog::Event;
+use flux_protocol::failure::Failure;
+use flux_protocol::fluid::JobId;
+use flux_protocol::rpc::kvs;
+use flux_protocol::treeobj::Treeobj;
+use serde_json::Value;
+
+use super::Context;
+use crate::handle::Handle;
+use crate::log::Severity;
+
+/// A namespace that exists.
+#[derive(Debug)]
+pub(super) struct Guest {
+    id: JobId,
+    namespace: String,
+}
+
+/// `job-ID`, with the id in decimal.
+pub(super) fn namespace(id: JobId) -> String {
+    format!("job-{}", id.0)
+}
+
+impl Guest {
+    /// Make the namespace, and `guest` in the job's directory a link to it.
+    pub(super) async fn create(
+        context: &Context,
+        id: JobId,
+        userid: u32,
+    ) -> Result<Guest, Failure> {
+        let guest = Guest { id, namespace: namespace(id) };
+        let handle = context.handle();
+        let rootref = empty_root(context)?;
+        let create = kvs::NamespaceCreateRequest {
+            namespace: guest.namespace.clone(),
+            rootref: rootref.to_string(),
+            owner: i64::from(userid),
+            flags: 0,
+        };
+        match handle.rpc::<kvs::NamespaceCreate>(&create).await {
+            Ok(_) => {}
+            // A restart found one that the former instance had made.
+            Err(failure) if failure.errno == Errno::EEXIST => {}
+            Err(failure) => return Err(failure),
+        }
+        let link = Treeobj::symlink(Some(&guest.namespace), ".");
+        let log = guest.commit(handle, &guest.namespace, vec![event_op("init", None)?]);
+        let primary = guest.commit(handle, kvs::PRIMARY, vec![guest.op(Some(link))]);
+        let (log, primary) = tokio::join!(log, primary);
+        log.and(primary)?;
+        Ok(guest)
+    }
+
+    fn op(&self, dirent: Option<Treeobj>) -> kvs::Op {
+        kvs::Op { key: format!("{}.guest", self.id.kvs()), flags: 0, dirent }
+    }
+
+    async fn commit(
+        &self,
+        handle: &Handle,
+        namespace: &str,
+        ops: Vec<kvs::Op>,
+    ) -> Result<(), Failure> {
+        let namespace = namespace.to_owned();
+        handle.rpc::<kvs::Commit>(&kvs::CommitRequest { namespace, flags: 0, ops }).await?;
+        Ok(())
+    }
+
+    /// Append to the job's `exec.eventlog`.
+    pub(super) async fn event(&self, context: &Context, name: &str, with: Option<&Value>) {
+        let result = match event_op(name, with) {
+            Ok(op) => self.commit(context.handle(), &self.namespace, vec![op]).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = result {
+            let text = format!("{}: exec.eventlog {name}: {failure}", self.id.f58());
+            context.log(Severity::Err, text);
+        }
+    }
+
+    /// Move what is in the namespace into the job's directory.
+    pub(super) async fn link(&self, context: &Context) -> Result<(), Failure> {
+        let handle = context.handle();
+        let request = kvs::GetrootRequest { namespace: self.namespace.clone(), flags: None };
+        let root = handle.rpc::<kvs::Getroot>(&request).await?;
+        let rootref: Blobref = root
+            .rootref
+            .parse()
+            .map_err(|_| Failure::new(Errno::EINVAL, "rootref of the namespace"))?;
+        let dirref = Treeobj::dirref(rootref);
+        self.commit(handle, kvs::PRIMARY, vec![self.op(Some(dirref))]).await
+    }
+
+    pub(super) async fn remove(&self, context: &Context) {
+        let request = kvs::NamespaceRequest { namespace: self.namespace.clone() };
+        if let Err(failure) = context.handle().rpc::<kvs::NamespaceRemove>(&request).await {
+            let text = format!("{}: namespace-remove: {failure}", self.id.f58());
+            context.log(Severity::Err, text);
+        }
+    }
+}
+
+/// The blobref of an empty directory, which every store knows.
+fn empty_root(context: &Context) -> Result<Blobref, Failure> {
+    let hash = match context.broker().attrs().get("content.hash").as_deref() {
+        Some("sha256") => HashType::Sha256,
+        _ => HashType::Sha1,
+    };
+    let text = Treeobj::empty_dir()
+        .encode()
+        .map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))?;
+    Ok(hash.hash(text.as_bytes()))
+}
+
+/// An append to `exec.eventlog`.
+pub(super) fn event_op(name: &str, with: Option<&Value>) -> Result<kvs::Op, Failure> {
+    Ok(kvs::Op {
+        key: "exec.eventlog".to_owned(),
+        flags: kvs::OP_APPEND,
+        dirent: Some(Treeobj::val(event_line(name, with)?.as_bytes())),
+    })
+}
+
+pub(super) fn event_line(name: &str, with: Option<&Value>) -> Result<String, Failure> {
+    let invalid = |text: String| Failure::new(Errno::EINVAL, text);
+    let mut event = Event::new(crate::time::unix_seconds(SystemTime::now()), name);
+    if let Some(with) = with {
+        event = event.with_context(with).map_err(|error| invalid(error.to_string()))?;
+    }
+    event.encode().map_err(|error| invalid(error.to_string()))
+}

@@ -1,0 +1,243 @@
+//! One job that is executed.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use flux_protocol::fluid::JobId;
+use flux_protocol::idset::Idset;
+use flux_protocol::r::ResourceSet;
+use flux_protocol::rpc::job_exec::{StartEvent, StartRequest, StartResponse};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use super::barrier::Barrier;
+use super::guest::Guest;
+use super::shells::Shells;
+use super::{Context, Settings, simulate};
+use crate::call::Call;
+use crate::log::Severity;
+
+/// wait(2) status of a task that exited with 1.
+const EXIT_1: i32 = 0x100;
+
+/// What is known of the job, and what happens to it.
+#[derive(Debug)]
+pub(super) struct Run {
+    id: JobId,
+    userid: u32,
+    jobspec: Value,
+    r: ResourceSet,
+    reattach: bool,
+    settings: Rc<Settings>,
+    call: RefCell<Option<Call<StartResponse>>>,
+    shells: Shells,
+    pub(super) barrier: Barrier,
+    expiration: Cell<f64>,
+    expiration_moved: Notify,
+    critical: RefCell<Option<Idset>>,
+    /// A fatal exception came; nothing new is started.
+    ended: Cell<bool>,
+    pub(super) ending: Notify,
+}
+
+impl Run {
+    /// Read the request. One that can't be read is answered as a job that failed at once.
+    pub(super) fn new(
+        request: StartRequest,
+        call: Call<StartResponse>,
+        settings: Rc<Settings>,
+    ) -> Result<Run, ()> {
+        let parsed = serde_json::from_str(request.jobspec.get())
+            .map_err(|error| error.to_string())
+            .and_then(|jobspec| {
+                let r = ResourceSet::decode(request.r.get()).map_err(|error| error.to_string())?;
+                Ok((jobspec, r))
+            });
+        let id = request.id;
+        let (jobspec, r) = match parsed {
+            Ok(parsed) => parsed,
+            Err(text) => {
+                send(&call, id, exception("exec", &format!("malformed start request: {text}")));
+                send(&call, id, released());
+                call.into_request();
+                return Err(());
+            }
+        };
+        Ok(Run {
+            id,
+            userid: request.userid,
+            jobspec,
+            expiration: Cell::new(r.expiration),
+            shells: Shells::new(&r),
+            barrier: Barrier::new(r.nnodes()),
+            r,
+            reattach: request.reattach,
+            settings,
+            call: RefCell::new(Some(call)),
+            expiration_moved: Notify::new(),
+            critical: RefCell::default(),
+            ended: Cell::new(false),
+            ending: Notify::new(),
+        })
+    }
+
+    pub(super) fn id(&self) -> JobId {
+        self.id
+    }
+
+    pub(super) fn userid(&self) -> u32 {
+        self.userid
+    }
+
+    pub(super) fn jobspec(&self) -> &Value {
+        &self.jobspec
+    }
+
+    pub(super) fn r(&self) -> &ResourceSet {
+        &self.r
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(super) fn shells(&self) -> &Shells {
+        &self.shells
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    pub(super) fn set_expiration(&self, expiration: f64) {
+        self.expiration.set(expiration);
+        self.expiration_moved.notify_waiters();
+    }
+
+    pub(super) fn set_critical_ranks(&self, ranks: Idset) {
+        *self.critical.borrow_mut() = Some(ranks);
+    }
+
+    /// A node whose loss ends the job; all are, unless the job has said otherwise.
+    pub(super) fn is_critical(&self, shell_rank: u32) -> bool {
+        self.critical.borrow().as_ref().is_none_or(|ranks| ranks.contains(shell_rank))
+    }
+
+    pub(super) fn stats(&self) -> Value {
+        json!({
+            "implementation": if simulate::test(&self.jobspec).is_some() { "testexec" } else { "bulk-exec" },
+            "ranks": self.r.ranks().to_string(),
+            "active_shells": self.shells.active(),
+        })
+    }
+
+    /// Tell the job manager.
+    pub(super) fn tell(&self, event: StartEvent) {
+        if let Some(call) = self.call.borrow().as_ref() {
+            send(call, self.id, event);
+        }
+    }
+
+    pub(super) fn tell_exception(&self, kind: &str, note: &str) {
+        self.tell(exception(kind, note));
+    }
+
+    /// A fatal exception was raised on the job, here or elsewhere.
+    pub(super) fn exception(self: &Rc<Self>, context: &Context, kind: &str) {
+        if self.ended.replace(true) {
+            return;
+        }
+        self.barrier.fail(context);
+        self.ending.notify_waiters();
+        if kind != "timeout" {
+            self.kill(context, self.settings.term_signal);
+        }
+    }
+
+    /// From the namespace to the last release.
+    pub(super) async fn execute(self: Rc<Self>, context: Context) {
+        if self.reattach {
+            // The shells were children of a broker that is gone, and are gone with it.
+            self.tell_exception("exec", "job could not be reattached after a restart");
+            self.finish(EXIT_1);
+            return;
+        }
+        match simulate::test(&self.jobspec) {
+            Some(test) => simulate::run(&self, &context, test).await,
+            None => self.execute_shells(&context).await,
+        }
+    }
+
+    async fn execute_shells(self: &Rc<Self>, context: &Context) {
+        let guest = match Guest::create(context, self.id, self.userid).await {
+            Ok(guest) => guest,
+            Err(failure) => {
+                self.tell_exception("exec", &format!("failed to create namespace: {failure}"));
+                self.finish(EXIT_1);
+                return;
+            }
+        };
+        let timer = self.clone().watch_expiration(context.clone());
+        let status = tokio::select! {
+            status = self.run_shells(context, &guest) => status,
+            never = timer => match never {},
+        };
+        guest.event(context, "complete", Some(&json!({ "status": status }))).await;
+        guest.event(context, "done", None).await;
+        if let Err(failure) = guest.link(context).await {
+            context.log(Severity::Err, format!("{}: guest namespace: {failure}", self.id.f58()));
+        }
+        self.finish(status);
+        guest.remove(context).await;
+    }
+
+    fn finish(&self, status: i32) {
+        self.tell(StartEvent::Finish { status });
+        self.tell(released());
+        if let Some(call) = self.call.borrow_mut().take() {
+            // The last response was sent; there is no end mark.
+            call.into_request();
+        }
+    }
+
+    pub(super) fn finish_simulated(&self, status: i32) {
+        self.finish(status);
+    }
+
+    /// Raise a timeout when the allocation expires; whenever it is moved, count anew.
+    pub(super) async fn watch_expiration(
+        self: Rc<Self>,
+        context: Context,
+    ) -> std::convert::Infallible {
+        loop {
+            let moved = self.expiration_moved.notified();
+            let expiration = self.expiration.get();
+            if expiration <= 0.0 {
+                moved.await;
+                continue;
+            }
+            let left = expiration - crate::time::unix_seconds(SystemTime::now());
+            let left = Duration::try_from_secs_f64(left.max(0.0)).unwrap_or(Duration::MAX);
+            tokio::select! {
+                () = moved => continue,
+                () = tokio::time::sleep(left) => {}
+            }
+            self.tell_exception("timeout", "resource allocation expired");
+            self.kill(&context, libc::SIGALRM);
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn send(call: &Call<StartResponse>, id: JobId, event: StartEvent) {
+    call.send(&StartResponse { id, event });
+}
+
+fn exception(kind: &str, note: &str) -> StartEvent {
+    StartEvent::Exception { severity: 0, kind: kind.to_owned(), note: note.to_owned() }
+}
+
+fn released() -> StartEvent {
+    StartEvent::Release { ranks: "all".to_owned(), is_final: true }
+}

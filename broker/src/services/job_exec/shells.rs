@@ -1,0 +1,233 @@
+//! The shells of a job, one on each of its nodes.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
+use flux_protocol::layout::Layout;
+use flux_protocol::message::Nodeid;
+use flux_protocol::r::ResourceSet;
+use flux_protocol::rpc::job_exec::StartEvent;
+use flux_protocol::rpc::rexec::{self, ExecRequest, ExecResponse, Io};
+use serde_json::Value;
+
+use super::Context;
+use super::guest::{self, Guest};
+use super::run::Run;
+use crate::log::Severity;
+
+/// Broker ranks by shell rank, and what became of the shells.
+#[derive(Debug)]
+pub(super) struct Shells {
+    shells: RefCell<Vec<Shell>>,
+}
+
+#[derive(Debug)]
+struct Shell {
+    rank: u32,
+    host: String,
+    pid: Option<i64>,
+    /// wait(2) status, once it has ended.
+    status: Option<i32>,
+}
+
+impl Shells {
+    pub(super) fn new(r: &ResourceSet) -> Shells {
+        let shells = r
+            .nodes()
+            .map(|(rank, node)| Shell {
+                rank,
+                host: node.host.to_string(),
+                pid: None,
+                status: None,
+            })
+            .collect();
+        Shells { shells: RefCell::new(shells) }
+    }
+
+    pub(super) fn active(&self) -> usize {
+        self.shells.borrow().iter().filter(|shell| shell.status.is_none()).count()
+    }
+
+    /// Rank and pid of the shells that run.
+    pub(super) fn running(&self) -> Vec<(u32, i64)> {
+        self.shells
+            .borrow()
+            .iter()
+            .filter(|shell| shell.status.is_none())
+            .filter_map(|shell| Some((shell.rank, shell.pid?)))
+            .collect()
+    }
+
+    fn all_started(&self) -> bool {
+        self.shells.borrow().iter().all(|shell| shell.pid.is_some())
+    }
+
+    fn ranks(&self) -> Vec<u32> {
+        self.shells.borrow().iter().map(|shell| shell.rank).collect()
+    }
+
+    fn host(&self, index: usize) -> String {
+        self.shells.borrow().get(index).map_or_else(String::new, |shell| shell.host.clone())
+    }
+
+    fn update(&self, index: usize, change: impl FnOnce(&mut Shell)) {
+        if let Some(shell) = self.shells.borrow_mut().get_mut(index) {
+            change(shell);
+        }
+    }
+
+    /// The highest status, as that of the job.
+    fn status(&self) -> i32 {
+        self.shells.borrow().iter().filter_map(|shell| shell.status).max().unwrap_or(0)
+    }
+}
+
+impl Run {
+    /// Start all shells and wait until all have ended; the status of the job.
+    pub(super) async fn run_shells(self: &Rc<Self>, context: &Context, guest: &Guest) -> i32 {
+        guest.event(context, "starting", None).await;
+        let command = self.shell_command(context);
+        let mut shells = tokio::task::JoinSet::new();
+        for (index, rank) in self.shells().ranks().into_iter().enumerate() {
+            let (run, context, command) = (self.clone(), context.clone(), command.clone());
+            shells.spawn_local(async move { run.run_shell(&context, index, rank, command).await });
+        }
+        while shells.join_next().await.is_some() {}
+        self.shells().status()
+    }
+
+    async fn run_shell(
+        self: Rc<Self>,
+        context: &Context,
+        index: usize,
+        rank: u32,
+        command: rexec::Command,
+    ) {
+        let result = self.follow_shell(context, index, rank, command).await;
+        if let Err(failure) = result {
+            self.shell_failed(context, index, rank, &failure);
+        }
+    }
+
+    /// Until the stream of the process ends.
+    async fn follow_shell(
+        self: &Rc<Self>,
+        context: &Context,
+        index: usize,
+        rank: u32,
+        command: rexec::Command,
+    ) -> Result<(), Failure> {
+        let flags = rexec::flags::STDOUT | rexec::flags::STDERR;
+        let request = ExecRequest { cmd: command, flags, local_flags: 0 };
+        let mut responses = context.handle().stream::<rexec::Exec>(Nodeid(rank), &request)?;
+        loop {
+            match responses.next().await {
+                Ok(ExecResponse::Started { pid }) => self.shell_started(context, index, pid),
+                Ok(ExecResponse::Output { io, .. }) => self.shell_output(context, index, &io),
+                Ok(ExecResponse::Finished { status }) => self.shell_finished(index, status),
+                Ok(_) => {}
+                Err(failure) if failure.errno == Errno::ENODATA => return Ok(()),
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    fn shell_started(self: &Rc<Self>, context: &Context, index: usize, pid: i64) {
+        self.shells().update(index, |shell| shell.pid = Some(pid));
+        if self.has_ended() {
+            // The exception came while the shell was on its way.
+            self.kill(context, self.settings().term_signal);
+        }
+        if self.shells().all_started() {
+            self.tell(StartEvent::Start {});
+        }
+    }
+
+    /// What a shell itself has to say, before it has its log in the KVS.
+    fn shell_output(&self, context: &Context, index: usize, io: &Io) {
+        let host = self.shells().host(index);
+        for line in io.data.as_deref().unwrap_or_default().lines() {
+            let severity = if io.stream == "stderr" { Severity::Err } else { Severity::Info };
+            let id = self.id().f58();
+            context.log(severity, format!("{id}: {host}[{index}]: {}: {line}", io.stream));
+        }
+    }
+
+    fn shell_finished(self: &Rc<Self>, index: usize, status: i32) {
+        self.shells().update(index, |shell| {
+            shell.status = Some(status);
+            shell.pid = None;
+        });
+        self.barrier.shell_exited(status);
+    }
+
+    /// The shell could not be started, or its node is gone.
+    fn shell_failed(
+        self: &Rc<Self>,
+        context: &Context,
+        index: usize,
+        rank: u32,
+        failure: &Failure,
+    ) {
+        let host = self.shells().host(index);
+        let lost = failure.errno == Errno::EHOSTUNREACH;
+        self.shells().update(index, |shell| {
+            shell.status = Some(if lost { libc::SIGKILL } else { 0x7f00 });
+            shell.pid = None;
+        });
+        if lost && !self.is_critical(u32::try_from(index).unwrap_or(u32::MAX)) {
+            let text = format!("{}: lost contact with job shell on {host}", self.id().f58());
+            context.log(Severity::Warning, text);
+            return;
+        }
+        let note = match lost {
+            true => format!("lost contact with job shell on broker {host} (rank {rank})"),
+            false => format!("failed to start job shell on broker {host} (rank {rank}): {failure}"),
+        };
+        let kind = if lost { "node-failure" } else { "exec" };
+        self.tell_exception(kind, &note);
+        self.barrier.fail(context);
+    }
+
+    /// The shell's command line and environment; the job's own environment is the shell's to set.
+    fn shell_command(&self, context: &Context) -> rexec::Command {
+        let attrs = context.broker().attrs();
+        let shell = self.shell_path();
+        let mut cmdline = vec![shell, self.id().0.to_string()];
+        let mut env: BTreeMap<String, String> = BTreeMap::new();
+        for name in ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"] {
+            if let Ok(value) = std::env::var(name) {
+                env.insert(name.to_owned(), value);
+            }
+        }
+        env.insert("FLUX_KVS_NAMESPACE".to_owned(), guest::namespace(self.id()));
+        if let Some(imp) = &self.settings().imp
+            && self.userid() != context.broker().owner().0
+        {
+            cmdline.insert(0, "exec".to_owned());
+            cmdline.insert(0, imp.clone());
+        }
+        let cwd = attrs.get("rundir");
+        rexec::Command { cwd, cmdline, env, ..rexec::Command::default() }
+    }
+
+    /// By the job, the configuration, or where this program was installed.
+    fn shell_path(&self) -> String {
+        let option = self.jobspec().pointer("/attributes/system/exec/job_shell");
+        if let Some(path) = option.and_then(Value::as_str) {
+            return path.to_owned();
+        }
+        if let Some(path) = &self.settings().job_shell {
+            return path.clone();
+        }
+        let program = std::env::current_exe().unwrap_or_default();
+        Layout::from_program(&program)
+            .libexecdir()
+            .join("flux-shell")
+            .to_string_lossy()
+            .into_owned()
+    }
+}
