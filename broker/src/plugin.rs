@@ -47,11 +47,15 @@ mod fault;
 mod host;
 mod instance;
 mod jobs;
+mod ledger;
 mod log_gate;
 mod manifest;
+mod scheduler;
 mod source;
 mod spec;
 mod stats;
+#[cfg(test)]
+mod testing;
 mod topic;
 mod v1;
 mod worker;
@@ -61,10 +65,12 @@ pub use fault::{CallError, Fault, FaultKind, OnFault};
 pub use host::{HostConfig, LoadError, Plugin, PluginFacts, PluginHost, Replay, default_path};
 pub use instance::Limits;
 pub use jobs::{JobFacts, SharedJobs};
+pub use ledger::{LedgerError, record};
 pub use log_gate::LogSink;
 pub use manifest::{
     Abi, Caller, HOST_ABI, InspectError, Inspection, Kind, LoadOrder, Manifest, Service, inspect,
 };
+pub use scheduler::{ResourceStatus, Scheduler, SchedulerEvent};
 pub use source::{MODULE_MAX, SourceError};
 pub use spec::{PluginSpec, SpecError};
 pub use stats::{CallbackReport, Report};

@@ -10,6 +10,7 @@ use super::instance::{KeyValues, Limits, Program};
 use super::jobs::SharedJobs;
 use super::log_gate::{LogGate, LogSink};
 use super::manifest::{InspectError, Inspection, Kind, Manifest, inspect};
+use super::scheduler::{Desk, Scheduler, SchedulerEvent};
 use super::source::{self, Source, SourceError};
 use super::spec::PluginSpec;
 use super::stats::Report;
@@ -17,7 +18,7 @@ use super::v1::types::{
     Answer, Context, Edit, Event, Instance as InstanceFacts, Level, StartReason, Submission,
     Verdict,
 };
-use super::worker::{Answers, MAILBOX, Notice, Request, Shared, Worker};
+use super::worker::{Answers, MAILBOX, Notice, Parts, Request, Shared, Worker};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -176,14 +177,6 @@ pub struct PluginFacts {
     pub spec: PluginSpec,
 }
 
-/// A plugin that is about to take the place of another.
-#[derive(Debug)]
-struct Heritage {
-    saved: Option<Vec<u8>>,
-    values: KeyValues,
-    reason: StartReason,
-}
-
 impl PluginHost {
     /// A host without plugins. Notices of all its plugins go to `notices`.
     pub fn new(config: HostConfig, notices: mpsc::UnboundedSender<Notice>) -> Self {
@@ -210,7 +203,7 @@ impl PluginHost {
         source::available(&self.config.path).into_iter().filter_map(read).collect()
     }
 
-    /// Loads a plugin while the broker starts. `values` is its own state as it was stored.
+    /// Loads a plugin. `values` is its own state as it was stored.
     ///
     /// # Errors
     ///
@@ -221,38 +214,76 @@ impl PluginHost {
         kind: Kind,
         values: BTreeMap<String, Vec<u8>>,
     ) -> Result<Plugin, LoadError> {
-        let heritage = Heritage { saved: None, values, reason: StartReason::Start };
-        self.spawn(spec.clone(), kind, heritage).await
+        self.spawn(spec, kind, values, None).await
     }
 
-    /// Loads a plugin that takes the place of a running one: its state is handed over. When the
-    /// new one refuses or faults, the old one goes on as before.
+    /// Loads a scheduler. Its decisions go to `events`, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; nothing is left behind.
+    pub async fn load_scheduler(
+        &self,
+        spec: &PluginSpec,
+        events: mpsc::UnboundedSender<SchedulerEvent>,
+        values: BTreeMap<String, Vec<u8>>,
+    ) -> Result<Scheduler, LoadError> {
+        let desk = Some(Desk::new(events));
+        self.spawn(spec, Kind::Scheduler, values, desk).await.map(Scheduler::new)
+    }
+
+    /// Puts another module in the place of a running plugin. It is handed the state of the old
+    /// one and told of all jobs; requests that wait are not lost. When it refuses or faults, the
+    /// old one goes on as before, and with it the handles to it.
     ///
     /// # Errors
     ///
     /// [`LoadError`].
     pub async fn replace(&self, old: &Plugin, spec: &PluginSpec) -> Result<Plugin, LoadError> {
-        let (saved, values) = old.save().await;
-        let saved = saved.ok().filter(|saved| !saved.is_empty());
-        let heritage = Heritage { saved, values, reason: StartReason::Replace };
-        self.spawn(spec.clone(), old.facts().manifest.kind, heritage).await
+        let kind = old.facts().manifest.kind;
+        let (host, wanted) = (self.clone(), spec.clone());
+        let prepared = tokio::task::spawn_blocking(move || host.prepare(wanted, kind)).await;
+        let (parts, facts) = prepared.map_err(|error| LoadError::Module {
+            name: spec.load.clone(),
+            reason: error.to_string(),
+        })??;
+        let log = parts.program.log.clone();
+        let start = |error| LoadError::Start { name: spec.load.clone(), error };
+        let swapped = old.ask(|reply| Request::Swap(Box::new(parts), reply)).await;
+        swapped.and_then(|outcome| outcome).map_err(start)?;
+        let (requests, shared) = (old.inner.requests.clone(), old.inner.shared.clone());
+        Ok(Plugin { inner: Arc::new(Inner { requests, shared, log, facts }) })
+    }
+
+    /// [`PluginHost::replace`] for a scheduler.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub async fn replace_scheduler(
+        &self,
+        old: &Scheduler,
+        spec: &PluginSpec,
+    ) -> Result<Scheduler, LoadError> {
+        self.replace(old.plugin(), spec).await.map(Scheduler::new)
     }
 
     async fn spawn(
         &self,
-        spec: PluginSpec,
+        spec: &PluginSpec,
         kind: Kind,
-        heritage: Heritage,
+        values: KeyValues,
+        desk: Option<Desk>,
     ) -> Result<Plugin, LoadError> {
         let name = spec.load.clone();
         let stopped = |reason: String| LoadError::Module { name: name.clone(), reason };
         let (requests, mailbox) = mpsc::channel(MAILBOX);
         let (loaded, outcome) = oneshot::channel();
-        let host = self.clone();
+        let (host, spec) = (self.clone(), spec.clone());
         std::thread::Builder::new()
             .name(format!("plugin-{}", short_name(&name)))
             .stack_size(THREAD_STACK)
-            .spawn(move || match host.prepare(spec, kind, heritage) {
+            .spawn(move || match host.start(spec, kind, values, desk) {
                 Ok((worker, facts)) => {
                     let (shared, log) = (worker.shared.clone(), worker.program.log.clone());
                     if loaded.send(Ok((facts, shared, log))).is_ok() {
@@ -270,12 +301,33 @@ impl PluginHost {
     }
 
     /// On the plugin's thread: everything up to a plugin that is ready for calls.
-    fn prepare(
+    fn start(
         &self,
         spec: PluginSpec,
         kind: Kind,
-        heritage: Heritage,
+        values: KeyValues,
+        desk: Option<Desk>,
     ) -> Result<(Worker, PluginFacts), LoadError> {
+        let name = spec.load.clone();
+        let (parts, facts) = self.prepare(spec, kind)?;
+        let mut worker = Worker {
+            program: parts.program,
+            manifest: parts.manifest,
+            context: parts.context,
+            breaker: parts.breaker,
+            values,
+            shared: Arc::default(),
+            notices: self.notices.clone(),
+            instance: None,
+            impatient: false,
+            desk,
+        };
+        worker.start().map_err(|error| LoadError::Start { name, error })?;
+        Ok((worker, facts))
+    }
+
+    /// Finds, checks and compiles a module.
+    fn prepare(&self, spec: PluginSpec, kind: Kind) -> Result<(Parts, PluginFacts), LoadError> {
         let name = spec.load.clone();
         let source = source::read(&spec.load, &self.config.path, spec.sha256.as_deref())
             .map_err(|error| LoadError::Source { name: name.clone(), error })?;
@@ -310,20 +362,14 @@ impl PluginHost {
             seed: replay.map_or_else(seed, |replay| replay.seed),
             clock: replay.map(|replay| replay.now),
         };
-        let mut worker = Worker {
+        let parts = Parts {
             program,
             manifest: manifest.clone(),
-            context: self.context(&spec, &granted, &heritage),
-            values: heritage.values,
+            context: self.context(&spec, &granted),
             breaker: Breaker::new(spec.patience),
-            shared: Arc::default(),
-            notices: self.notices.clone(),
-            instance: None,
-            impatient: false,
         };
-        worker.start().map_err(|error| LoadError::Start { name, error })?;
         let Source { path, file_name, digest, bundled, .. } = source;
-        Ok((worker, PluginFacts { file_name, path, digest, bundled, manifest, spec }))
+        Ok((parts, PluginFacts { file_name, path, digest, bundled, manifest, spec }))
     }
 
     fn engine(&self) -> Result<Arc<PluginEngine>, String> {
@@ -360,7 +406,7 @@ impl PluginHost {
         Ok(component)
     }
 
-    fn context(&self, spec: &PluginSpec, granted: &[String], heritage: &Heritage) -> Context {
+    fn context(&self, spec: &PluginSpec, granted: &[String]) -> Context {
         let attributes: Map<String, Value> = arguments(granted, "attr:")
             .filter_map(|name| {
                 let value = self.config.attributes.get(name)?;
@@ -368,7 +414,7 @@ impl PluginHost {
             })
             .collect();
         Context {
-            reason: heritage.reason,
+            reason: StartReason::Start,
             config: Value::Object(spec.conf.clone()).to_string(),
             broker_config: visible_config(&self.config.config, granted),
             granted: granted.to_vec(),
@@ -378,7 +424,7 @@ impl PluginHost {
                 level: self.config.level,
                 attributes: Value::Object(attributes).to_string(),
             },
-            saved: heritage.saved.clone(),
+            saved: None,
         }
     }
 }
@@ -470,18 +516,18 @@ impl Plugin {
         report
     }
 
-    async fn save(&self) -> (Result<Vec<u8>, CallError>, KeyValues) {
-        self.ask(Request::Save).await.unwrap_or_else(|error| (Err(error), KeyValues::new()))
+    pub(super) async fn send(&self, request: Request) -> Result<(), CallError> {
+        let gone = |_| CallError::Gone(self.name().to_owned());
+        self.inner.requests.send(request).await.map_err(gone)
     }
 
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, CallError> {
         let (reply, answer) = oneshot::channel();
-        let gone = || CallError::Gone(self.name().to_owned());
-        self.inner.requests.send(request(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())
+        self.send(request(reply)).await?;
+        answer.await.map_err(|_| CallError::Gone(self.name().to_owned()))
     }
 
     async fn batch<T>(

@@ -17,6 +17,7 @@ use super::capability::lacks;
 use super::fault::{CallError, Fault};
 use super::instance::{Instance, KeyValues, Program};
 use super::manifest::{Kind, LoadOrder, Manifest};
+use super::scheduler::{Desk, DeskRequest};
 use super::stats::Stats;
 use super::topic::{label, topic};
 use super::v1::types::{
@@ -41,9 +42,18 @@ pub(super) enum Request {
     Frobnicate(Vec<Submission>, oneshot::Sender<Answers<Edit>>),
     Configure(String, String, oneshot::Sender<Result<Result<(), String>, CallError>>),
     Query(oneshot::Sender<Result<String, CallError>>),
-    /// A copy of the state, for a successor that may yet refuse.
-    Save(oneshot::Sender<(Result<Vec<u8>, CallError>, KeyValues)>),
     Rearm(oneshot::Sender<Result<(), CallError>>),
+    /// Another module takes over, if it starts; else everything stays as it was.
+    Swap(Box<Parts>, oneshot::Sender<Result<(), CallError>>),
+    Desk(DeskRequest),
+}
+
+/// What changes when another module takes over.
+pub(super) struct Parts {
+    pub(super) program: Program,
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) context: Context,
+    pub(super) breaker: Breaker,
 }
 
 /// What a plugin did outside of a request.
@@ -80,6 +90,8 @@ pub(super) struct Worker {
     pub(super) instance: Option<Instance>,
     /// Start again without the pause.
     pub(super) impatient: bool,
+    /// Of a scheduler.
+    pub(super) desk: Option<Desk>,
 }
 
 /// What others may look at.
@@ -93,12 +105,15 @@ pub(super) struct Shared {
 impl Worker {
     /// Runs until nobody can ask any more.
     pub(super) fn run(mut self, mut mailbox: mpsc::Receiver<Request>) {
+        if self.desk.is_some() {
+            return self.run_scheduler(mailbox);
+        }
         while let Some(request) = mailbox.blocking_recv() {
             self.serve(request);
         }
     }
 
-    fn serve(&mut self, request: Request) {
+    pub(super) fn serve(&mut self, request: Request) {
         match request {
             Request::Handle(events, reply) => {
                 let _ = reply.send(self.handle(events));
@@ -115,15 +130,50 @@ impl Worker {
             Request::Query(reply) => {
                 let _ = reply.send(self.call("plugin.query", |exports| Some(exports.query), ()));
             }
-            Request::Save(reply) => {
-                let saved = self.call("plugin.save", |exports| Some(exports.save), ());
-                let _ = reply.send((saved, self.values.clone()));
-            }
             Request::Rearm(reply) => {
                 self.breaker.rearm();
                 let _ = reply.send(self.ensure());
             }
+            Request::Swap(parts, reply) => {
+                let _ = reply.send(self.swap(*parts));
+            }
+            Request::Desk(request) => self.serve_desk(request),
         }
+    }
+
+    /// The old instance saves its state and waits until the new one has started.
+    fn swap(&mut self, parts: Parts) -> Result<(), CallError> {
+        let saved = match self.instance {
+            Some(_) => self.call("plugin.save", |exports| Some(exports.save), ()).ok(),
+            None => None,
+        };
+        let old_instance = self.instance.take();
+        let old = self.install(parts);
+        self.context.reason = StartReason::Replace;
+        self.context.saved = saved.filter(|saved| !saved.is_empty());
+        let outcome = self.start();
+        self.context.saved = None;
+        if outcome.is_err() {
+            self.install(old);
+            self.instance = old_instance;
+            let mut shared = self.shared();
+            shared.down = self.instance.is_none();
+            shared.quarantined = shared.down && self.quarantined();
+        }
+        outcome
+    }
+
+    fn install(&mut self, parts: Parts) -> Parts {
+        Parts {
+            program: std::mem::replace(&mut self.program, parts.program),
+            manifest: std::mem::replace(&mut self.manifest, parts.manifest),
+            context: std::mem::replace(&mut self.context, parts.context),
+            breaker: std::mem::replace(&mut self.breaker, parts.breaker),
+        }
+    }
+
+    pub(super) fn quarantined(&self) -> bool {
+        self.breaker.state(Instant::now()) == State::Open
     }
 
     fn handle(&mut self, events: Vec<Event>) -> Answers<Answer> {
@@ -169,7 +219,7 @@ impl Worker {
     }
 
     /// Carries out what concerns the plugin's own state and takes out what it may not do.
-    fn accept_effects(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn accept_effects(&mut self, effects: &mut Vec<Effect>) {
         for effect in effects.iter() {
             match effect {
                 Effect::Put(KeyValue { key, value: Some(value) }) => {
@@ -293,7 +343,12 @@ impl Worker {
     }
 
     /// A call with one answer.
-    fn call<P, R, F>(&mut self, name: &'static str, func: F, params: P) -> Result<R, CallError>
+    pub(super) fn call<P, R, F>(
+        &mut self,
+        name: &'static str,
+        func: F,
+        params: P,
+    ) -> Result<R, CallError>
     where
         P: ComponentNamedList + Lower + Send + Sync,
         (R,): ComponentNamedList + Lift + Send + Sync,
@@ -307,7 +362,12 @@ impl Worker {
         Ok(result)
     }
 
-    fn invoke<P, R, F>(&mut self, name: &'static str, func: F, params: P) -> Result<R, CallError>
+    pub(super) fn invoke<P, R, F>(
+        &mut self,
+        name: &'static str,
+        func: F,
+        params: P,
+    ) -> Result<R, CallError>
     where
         P: ComponentNamedList + Lower + Send + Sync,
         (R,): ComponentNamedList + Lift + Send + Sync,
@@ -326,7 +386,7 @@ impl Worker {
     }
 
     /// A fault that shows only in the answer.
-    fn misused(&mut self, name: &'static str, detail: String) -> CallError {
+    pub(super) fn misused(&mut self, name: &'static str, detail: String) -> CallError {
         let fault = Fault {
             plugin: self.program.plugin.to_string(),
             callback: name.to_owned(),
@@ -341,7 +401,7 @@ impl Worker {
     fn faulted(&mut self, name: &'static str, fault: Box<Fault>) -> CallError {
         self.instance = None;
         self.breaker.fault(Instant::now());
-        let quarantined = self.breaker.state(Instant::now()) == State::Open;
+        let quarantined = self.quarantined();
         let mut shared = self.shared();
         shared.stats.faulted(name);
         shared.down = true;
@@ -366,7 +426,7 @@ impl Worker {
     }
 
     /// Makes sure that there is an instance, if there may be one.
-    fn ensure(&mut self) -> Result<(), CallError> {
+    pub(super) fn ensure(&mut self) -> Result<(), CallError> {
         if self.instance.is_some() {
             return Ok(());
         }
@@ -400,8 +460,10 @@ impl Worker {
             self.breaker.fault(Instant::now());
             return Err(CallError::Init { plugin: self.program.plugin.to_string(), reason });
         }
-        if self.manifest.kind == Kind::Jobtap {
-            self.announce()?;
+        match self.manifest.kind {
+            Kind::Jobtap => self.announce()?,
+            Kind::Scheduler => self.introduce()?,
+            Kind::Validator | Kind::Frobnicator => {}
         }
         let mut shared = self.shared();
         (shared.down, shared.quarantined) = (false, false);
@@ -467,7 +529,7 @@ impl Worker {
         events
     }
 
-    fn notice(&self, what: NoticeKind) {
+    pub(super) fn notice(&self, what: NoticeKind) {
         let _ = self.notices.send(Notice { plugin: self.program.plugin.clone(), what });
     }
 

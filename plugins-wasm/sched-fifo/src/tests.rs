@@ -1,0 +1,165 @@
+use super::*;
+use flux_plugin::testing;
+use flux_plugin::types::{Count, Freed, Request, Targets};
+
+fn fifo() -> Fifo {
+    testing::reset();
+    testing::set_now(1000.0);
+    let mut fifo = Fifo::init(&testing::context("{}", "{}")).unwrap();
+    let set = ResourceSet {
+        targets: cores("0-1", "0-1"),
+        nodelist: "n[0-1]".to_owned(),
+        properties: Vec::new(),
+        starttime: 0.0,
+        expiration: 0.0,
+        scheduling: None,
+    };
+    tell(&mut fifo, Change::Resources(set));
+    tell(&mut fifo, Change::Up("0-1".to_owned()));
+    fifo
+}
+
+fn cores(ranks: &str, cores: &str) -> Vec<Targets> {
+    let children = vec![("core".to_owned(), cores.to_owned())];
+    vec![Targets { ranks: ranks.to_owned(), children }]
+}
+
+fn job(id: JobId, priority: u32, slots: u32) -> Job {
+    let request = Request {
+        nodes: None,
+        slots: Count { min: slots, max: Some(slots), step: None },
+        cores_per_slot: 1,
+        gpus_per_slot: 0,
+        exclusive: false,
+    };
+    Job { priority: Some(priority), request: Some(request), ..testing::job(id) }
+}
+
+fn tell(fifo: &mut Fifo, change: Change) -> Vec<Decision> {
+    let mut decisions = Vec::new();
+    fifo.update(change, &mut decisions);
+    decisions
+}
+
+/// Ids of the jobs that are started by a pass.
+fn started(fifo: &mut Fifo) -> Vec<JobId> {
+    let started = |decision| match decision {
+        Decision::Allocate(allocation) => Some(allocation.id),
+        _ => None,
+    };
+    fifo.schedule(1.0).decisions.into_iter().filter_map(started).collect()
+}
+
+#[test]
+fn jobs_start_by_priority_then_by_id() {
+    let mut fifo = fifo();
+    let jobs = vec![job(3, 16, 1), job(1, 16, 1), job(2, 30, 1), job(4, 16, 2)];
+    tell(&mut fifo, Change::Alloc(jobs));
+    assert_eq!(started(&mut fifo), [2, 1, 3]);
+    tell(&mut fifo, Change::Free(vec![Freed { id: 1, resources: Vec::new(), final_: true }]));
+    assert_eq!(started(&mut fifo), [4]);
+}
+
+#[test]
+fn blocked_head_blocks_the_rest() {
+    let mut fifo = fifo();
+    tell(&mut fifo, Change::Alloc(vec![job(1, 16, 3), job(2, 16, 2), job(3, 16, 1)]));
+    assert_eq!(started(&mut fifo), [1]);
+    assert_eq!(tell(&mut fifo, Change::Cancel(vec![2, 99])), [Decision::Canceled(2)]);
+    assert_eq!(started(&mut fifo), [3]);
+}
+
+#[test]
+fn priorities_may_change_while_jobs_wait() {
+    let mut fifo = fifo();
+    tell(&mut fifo, Change::Alloc(vec![job(1, 16, 4), job(2, 16, 4), job(3, 16, 4)]));
+    assert_eq!(started(&mut fifo), [1]);
+    tell(&mut fifo, Change::Prioritize(vec![(3, 20), (9, 1)]));
+    tell(&mut fifo, Change::Free(vec![Freed { id: 1, resources: Vec::new(), final_: true }]));
+    assert_eq!(started(&mut fifo), [3]);
+}
+
+#[test]
+fn what_can_never_run_is_denied_and_does_not_block() {
+    let mut fifo = fifo();
+    let unreadable = Job { request: None, ..job(7, 16, 1) };
+    let denied = tell(&mut fifo, Change::Alloc(vec![job(1, 16, 5), job(2, 16, 1), unreadable]));
+    assert!(matches!(denied.as_slice(), [Decision::Deny(denial)] if denial.id == 7));
+    let decisions = fifo.schedule(1.0).decisions;
+    let [Decision::Deny(denial), Decision::Allocate(allocation)] = decisions.as_slice() else {
+        panic!("{decisions:?}")
+    };
+    assert!(denial.note.starts_with("unsatisfiable request: need 5 slot(s)"), "{}", denial.note);
+    assert_eq!(allocation.id, 2);
+}
+
+#[test]
+fn allocation_says_what_was_given_and_until_when() {
+    let mut fifo = fifo();
+    let timed = Job { duration: 60.0, ..job(1, 16, 3) };
+    tell(&mut fifo, Change::Alloc(vec![timed]));
+    let decisions = fifo.schedule(1.0).decisions;
+    let [Decision::Allocate(allocation)] = decisions.as_slice() else { panic!("{decisions:?}") };
+    assert_eq!((allocation.starttime, allocation.expiration), (1000.0, 1060.0));
+    assert_eq!(allocation.nslots, 3);
+    let annotations = r#"{"resource_summary":"rank0/core[0-1] rank1/core0"}"#;
+    assert_eq!(allocation.annotations.as_deref(), Some(annotations));
+}
+
+#[test]
+fn instance_that_ends_ends_its_jobs() {
+    let mut fifo = fifo();
+    tell(&mut fifo, Change::Expiration(5000.0));
+    tell(&mut fifo, Change::Alloc(vec![job(1, 16, 1)]));
+    let decisions = fifo.schedule(1.0).decisions;
+    assert!(matches!(&decisions[0], Decision::Allocate(a) if a.expiration == 5000.0));
+}
+
+#[test]
+fn waiting_jobs_get_an_estimate_which_is_withdrawn_when_they_start() {
+    let mut fifo = fifo();
+    let timed = |id| Job { duration: 60.0, ..job(id, 16, 4) };
+    tell(&mut fifo, Change::Alloc(vec![timed(1), timed(2), timed(3)]));
+    let annotations = |decisions: Vec<Decision>| -> Vec<(JobId, String)> {
+        let annotation = |decision| match decision {
+            Decision::Annotate(annotation) => Some((annotation.id, annotation.annotations)),
+            _ => None,
+        };
+        decisions.into_iter().filter_map(annotation).collect()
+    };
+    let expected = |id, t: f64| (id, format!(r#"{{"t_estimate":{t:?}}}"#));
+    let seen = annotations(fifo.schedule(1.0).decisions);
+    assert_eq!(seen, [expected(2, 1060.0), expected(3, 1120.0)]);
+    testing::set_now(1030.0);
+    tell(&mut fifo, Change::Free(vec![Freed { id: 1, resources: Vec::new(), final_: true }]));
+    let decisions = fifo.schedule(1.0).decisions;
+    let Some(Decision::Allocate(allocation)) = decisions.first() else { panic!("{decisions:?}") };
+    let text = allocation.annotations.clone().unwrap();
+    assert!(text.ends_with(r#","t_estimate":null}"#), "{text}");
+    assert_eq!(annotations(decisions), [expected(3, 1090.0)]);
+}
+
+#[test]
+fn feasibility_and_expiration_are_answered() {
+    let mut fifo = fifo();
+    let ask =
+        |token, slots| FeasibilityRequest { token, job: job(0, 16, slots), jobspec: "{}".into() };
+    assert_eq!(tell(&mut fifo, Change::Feasibility(ask(1, 4))), [Decision::Accept(1)]);
+    let refused = tell(&mut fifo, Change::Feasibility(ask(2, 5)));
+    assert!(matches!(&refused[0], Decision::Refuse(r) if r.refusal.errnum == errno::EOVERFLOW));
+    let move_end = |id| Change::JobExpiration(ExpirationRequest { token: 3, id, expiration: 9.0 });
+    assert!(matches!(tell(&mut fifo, move_end(1)).as_slice(), [Decision::Refuse(_)]));
+    tell(&mut fifo, Change::Alloc(vec![job(1, 16, 1)]));
+    started(&mut fifo);
+    assert_eq!(tell(&mut fifo, move_end(1)), [Decision::Accept(3)]);
+}
+
+#[test]
+fn queue_depth_is_configurable() {
+    let depth = |config: &str| parse_depth(config).map_err(|error| error.contains("queue-depth"));
+    assert!(matches!(depth("{}"), Ok(Depth::Limited(8))));
+    assert!(matches!(depth(r#"{"queue-depth":3}"#), Ok(Depth::Limited(3))));
+    assert!(matches!(depth(r#"{"queue-depth":"unlimited"}"#), Ok(Depth::Unlimited)));
+    assert!(matches!(depth(r#"{"mode":"limited=5"}"#), Ok(Depth::Limited(5))));
+    assert!(matches!(depth(r#"{"mode":"limited=0"}"#), Err(true)));
+}

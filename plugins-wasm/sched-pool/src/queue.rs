@@ -1,0 +1,75 @@
+//! Jobs that wait, by priority and then by id.
+
+use crate::request::Want;
+use flux_plugin::types::{Job, JobId};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+/// A job that waits.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    pub id: JobId,
+    pub want: Want,
+    /// Generation of the pool for which it was found to be possible.
+    pub feasible: Option<u64>,
+    /// Start that was last announced.
+    pub estimate: Option<f64>,
+    /// Whether an annotation has to be withdrawn when it starts.
+    pub annotated: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Queue {
+    jobs: BTreeMap<(Reverse<u32>, JobId), Pending>,
+    priorities: HashMap<JobId, u32>,
+}
+
+impl Queue {
+    /// Adds a job.
+    pub fn push(&mut self, job: &Job, want: Want) {
+        self.remove(job.id);
+        let priority = job.priority.unwrap_or_default();
+        let (id, estimate) = (job.id, None);
+        let pending = Pending { id, want, feasible: None, estimate, annotated: false };
+        self.jobs.insert((Reverse(priority), job.id), pending);
+        self.priorities.insert(job.id, priority);
+    }
+
+    /// Removes a job, if it is there.
+    pub fn remove(&mut self, id: JobId) -> Option<Pending> {
+        let priority = self.priorities.remove(&id)?;
+        self.jobs.remove(&(Reverse(priority), id))
+    }
+
+    /// Moves a job to another priority.
+    pub fn prioritize(&mut self, id: JobId, priority: u32) {
+        if let Some(pending) = self.remove(id) {
+            self.jobs.insert((Reverse(priority), id), pending);
+            self.priorities.insert(id, priority);
+        }
+    }
+
+    /// The first job.
+    pub fn head(&mut self) -> Option<&mut Pending> {
+        self.jobs.values_mut().next()
+    }
+
+    /// In order.
+    pub fn iter(&self) -> impl Iterator<Item = &Pending> {
+        self.jobs.values()
+    }
+
+    /// In order.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Pending> {
+        self.jobs.values_mut()
+    }
+
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+}
