@@ -77,3 +77,5 @@ pub use stats::{CallbackReport, Report};
 pub use topic::{label, state_name, topic};
 pub use v1::types;
 pub use worker::{Notice, NoticeKind, dependencies};
+
+pub use ledger::record as resource_record;

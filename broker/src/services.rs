@@ -11,5 +11,6 @@ pub mod job_ingest;
 pub mod job_manager;
 pub mod kvs;
 pub mod kvs_watch;
+pub mod sched;
 pub mod shutdown;
 pub mod state_machine;

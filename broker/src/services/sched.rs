@@ -1,0 +1,469 @@
+//! `sched-simple`: the scheduler's side of RFC 27 and RFC 28, around a scheduler plugin.
+//!
+//! The module's name is that of flux-core's; what decides is the plugin that `[sched] plugin`
+//! names. Changes go to it in order; its decisions come back as events, and have passed the
+//! host's own ledger by then.
+
+use std::collections::{BTreeMap, HashMap};
+
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
+use flux_protocol::fluid::JobId;
+use flux_protocol::message::Nodeid;
+use flux_protocol::payload::Empty;
+use flux_protocol::r::ResourceSet;
+use flux_protocol::rpc::{job_manager, kvs, resource, sched as rpc};
+use flux_protocol::treeobj::Treeobj;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use crate::call::{Call, Sender};
+use crate::config::Config;
+use crate::handle::Handle;
+use crate::job_record;
+use crate::log::Severity;
+use crate::methods::Methods;
+use crate::plugin::types::{Change, Depth, Freed, Job, RunningJob, Targets};
+use crate::plugin::{
+    NoticeKind, PluginSpec, ResourceStatus, Scheduler, SchedulerEvent, SharedJobs, resource_record,
+};
+use crate::service::Service;
+
+/// The scheduler of an instance that configures none.
+const DEFAULT: &str = "sched-fifo.wasm";
+/// Changes that are passed on at a time.
+const BATCH: usize = 1024;
+
+type Context = crate::context::Context<Sched>;
+
+/// The service.
+#[derive(Debug)]
+pub struct Sched {
+    scheduler: Scheduler,
+    changes: mpsc::UnboundedSender<Change>,
+    /// Alloc requests that are not answered.
+    pending: HashMap<JobId, Call<rpc::AllocResponse>>,
+    allocated: u64,
+}
+
+impl Service for Sched {
+    const NAME: &'static str = "sched-simple";
+    const SERVICES: &'static [&'static str] = &["sched", "feasibility"];
+
+    async fn start(context: &Context, _: &[String]) -> Result<Sched, Failure> {
+        let spec = spec(&context.config())?;
+        let (host, mut notices) =
+            crate::plugin_host::plugin_host(context.broker(), SharedJobs::default());
+        let (events, mut decisions) = mpsc::unbounded_channel();
+        let scheduler = host
+            .load_scheduler(&spec, events, BTreeMap::new())
+            .await
+            .map_err(|error| Failure::new(Errno::EINVAL, format!("[sched] plugin: {error}")))?;
+        let after = context.clone();
+        tokio::task::spawn_local(async move {
+            while let Some(notice) = notices.recv().await {
+                match notice.what {
+                    NoticeKind::Fault(fault) => after.log(Severity::Err, fault.to_string()),
+                    NoticeKind::Quarantined => {
+                        let text = format!("scheduler {} is quarantined", notice.plugin);
+                        after.log(Severity::Crit, text);
+                    }
+                    NoticeKind::Restarted | NoticeKind::Effects(_) => {}
+                }
+            }
+        });
+        introduce(context, &scheduler).await?;
+        let after = context.clone();
+        tokio::task::spawn_local(async move {
+            while let Some(decision) = decisions.recv().await {
+                let answer = after.clone();
+                after.later(move |sched: &mut Sched| sched.decided(&answer, decision));
+            }
+        });
+        let sched = Sched {
+            changes: pump(context, scheduler.clone()),
+            scheduler,
+            pending: HashMap::new(),
+            allocated: 0,
+        };
+        sched.be_ready(context).await?;
+        Ok(sched)
+    }
+
+    fn methods() -> Methods<Sched> {
+        Methods::default()
+            .serve::<rpc::Alloc>(Sched::alloc)
+            .reply::<rpc::Cancel>(Sched::cancel)
+            .reply::<rpc::Free>(Sched::free)
+            .reply::<rpc::Prioritize>(Sched::prioritize)
+            .serve::<rpc::Expiration>(Sched::expiration)
+            .serve::<rpc::ResourceStatus>(Sched::resource_status)
+            .serve::<rpc::Feasibility>(Sched::feasibility)
+    }
+
+    fn stats(&self, _: &Context) -> Option<Value> {
+        let facts = self.scheduler.plugin().facts();
+        Some(serde_json::json!({
+            "plugin": facts.file_name,
+            "path": facts.path.to_string_lossy(),
+            "sha256": facts.digest,
+            "pending_jobs": self.pending.len(),
+            "allocated": self.allocated,
+            "calls": serde_json::to_value(self.scheduler.plugin().stats()).unwrap_or_default(),
+        }))
+    }
+}
+
+/// The plugin that `[sched]` names.
+fn spec(config: &Config) -> Result<PluginSpec, Failure> {
+    let invalid = |text: String| Failure::new(Errno::EINVAL, format!("[sched] plugin: {text}"));
+    let entry = match config.get("sched.plugin") {
+        None => return Ok(PluginSpec::named(DEFAULT)),
+        Some(entry) => entry,
+    };
+    PluginSpec::from_value(entry).map_err(|error| invalid(error.to_string()))
+}
+
+/// Tell the plugin of the resources and of the jobs that hold some, before the first request.
+async fn introduce(context: &Context, scheduler: &Scheduler) -> Result<(), Failure> {
+    let handle = context.handle();
+    let mut updates = handle.stream::<resource::Acquire>(Nodeid(0), &Empty)?;
+    let first = updates.next().await?;
+    let inventory = first.resources.ok_or(Errno::EPROTO)?;
+    let inventory = decode_r(&inventory.to_string())?;
+    let mut changes = vec![Change::Resources(resource_record(&inventory))];
+    changes.extend(first.up.filter(|up| !up.is_empty()).map(Change::Up));
+    changes.push(Change::Hello(running_jobs(handle).await?));
+    tell(scheduler, changes).await?;
+    let after = context.clone();
+    tokio::task::spawn_local(async move {
+        while let Ok(update) = updates.next().await {
+            after.later(move |sched: &mut Sched| sched.resources_changed(update));
+        }
+    });
+    Ok(())
+}
+
+/// Jobs that hold resources; what they hold stands in the KVS.
+async fn running_jobs(handle: &Handle) -> Result<Vec<RunningJob>, Failure> {
+    let request = job_manager::SchedHelloRequest { partial_ok: false };
+    let mut jobs = handle.stream::<job_manager::SchedHello>(Nodeid(0), &request)?;
+    let mut hello = Vec::new();
+    loop {
+        match jobs.next().await {
+            Ok(job) => hello.push(job),
+            Err(failure) if failure.errno == Errno::ENODATA => break,
+            Err(failure) => return Err(failure),
+        }
+    }
+    let mut running = Vec::with_capacity(hello.len());
+    for job in hello {
+        let r = lookup_r(handle, job.id).await?;
+        running.push(RunningJob {
+            id: job.id.0,
+            userid: job.userid,
+            priority: u32::try_from(job.priority).unwrap_or(0),
+            t_submit: job.t_submit,
+            allocation: targets(&r),
+            expiration: r.expiration,
+        });
+    }
+    Ok(running)
+}
+
+async fn lookup_r(handle: &Handle, id: JobId) -> Result<ResourceSet, Failure> {
+    let invalid = |text: String| Failure::new(Errno::EINVAL, format!("{}: R: {text}", id.f58()));
+    let request = kvs::LookupRequest {
+        key: format!("{}.R", id.kvs()),
+        namespace: Some(kvs::PRIMARY.to_owned()),
+        flags: 0,
+        rootdir: None,
+        rootseq: None,
+    };
+    let Treeobj::Val(data) = handle.rpc::<kvs::Lookup>(&request).await?.val else {
+        return Err(invalid("not a value".to_owned()));
+    };
+    let bytes = data.decode().map_err(|error| invalid(error.to_string()))?;
+    decode_r(&String::from_utf8_lossy(&bytes))
+}
+
+fn decode_r(text: &str) -> Result<ResourceSet, Failure> {
+    ResourceSet::decode(text).map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))
+}
+
+fn targets(r: &ResourceSet) -> Vec<Targets> {
+    resource_record(r).targets
+}
+
+async fn tell(scheduler: &Scheduler, changes: Vec<Change>) -> Result<(), Failure> {
+    scheduler
+        .tell(changes)
+        .await
+        .map_err(|error| Failure::new(Errno::EIO, format!("scheduler: {error}")))
+}
+
+/// Pass changes on in order, as fast as the plugin takes them.
+fn pump(context: &Context, scheduler: Scheduler) -> mpsc::UnboundedSender<Change> {
+    let (changes, mut queue) = mpsc::unbounded_channel();
+    let after = context.clone();
+    tokio::task::spawn_local(async move {
+        let mut batch = Vec::new();
+        while queue.recv_many(&mut batch, BATCH).await > 0 {
+            if let Err(failure) = tell(&scheduler, std::mem::take(&mut batch)).await {
+                after.log(Severity::Err, failure.to_string());
+            }
+        }
+    });
+    changes
+}
+
+impl Sched {
+    /// Say how many requests the plugin takes at a time.
+    async fn be_ready(&self, context: &Context) -> Result<(), Failure> {
+        let depth = self.scheduler.ready().await;
+        let depth = depth.map_err(|error| Failure::new(Errno::EIO, error.to_string()))?;
+        let request = match depth {
+            Depth::Unlimited => {
+                job_manager::SchedReadyRequest { mode: "unlimited".to_owned(), limit: None }
+            }
+            Depth::Limited(limit) => job_manager::SchedReadyRequest {
+                mode: "limited".to_owned(),
+                limit: Some(limit.max(1)),
+            },
+        };
+        context.handle().rpc::<job_manager::SchedReady>(&request).await?;
+        Ok(())
+    }
+
+    /// In order with all other changes; the pump is there as long as the service is.
+    fn change(&self, change: Change) {
+        let _ = self.changes.send(change);
+    }
+
+    fn resources_changed(&mut self, update: resource::AcquireResponse) {
+        let changes = [
+            update.up.map(Change::Up),
+            update.down.map(Change::Down),
+            update.shrink.map(Change::Shrink),
+            update.expiration.map(Change::Expiration),
+        ];
+        for change in changes.into_iter().flatten() {
+            self.change(change);
+        }
+    }
+
+    // --- requests ---
+
+    fn alloc(
+        &mut self,
+        context: &Context,
+        request: rpc::AllocRequest,
+        call: Call<rpc::AllocResponse>,
+    ) {
+        let id = request.id;
+        let record = record(&request);
+        context.log(Severity::Debug, format!("req: {}: {}", id.f58(), spec_text(&record)));
+        self.pending.insert(id, call);
+        self.change(Change::Alloc(vec![record]));
+    }
+
+    fn cancel(
+        &mut self,
+        _: &Context,
+        request: rpc::CancelRequest,
+        _: &Sender,
+    ) -> Result<Empty, Failure> {
+        self.change(Change::Cancel(vec![request.id.0]));
+        Ok(Empty)
+    }
+
+    fn free(
+        &mut self,
+        context: &Context,
+        request: rpc::FreeRequest,
+        _: &Sender,
+    ) -> Result<Empty, Failure> {
+        let r = decode_r(request.r.get())?;
+        context.log(Severity::Debug, format!("free: {}", r.dumps()));
+        self.allocated = self.allocated.saturating_sub(u64::from(request.is_final));
+        let freed = Freed { id: request.id.0, resources: targets(&r), final_: request.is_final };
+        self.change(Change::Free(vec![freed]));
+        Ok(Empty)
+    }
+
+    fn prioritize(
+        &mut self,
+        _: &Context,
+        request: rpc::PrioritizeRequest,
+        _: &Sender,
+    ) -> Result<Empty, Failure> {
+        let jobs = request
+            .jobs
+            .into_iter()
+            .map(|(id, priority)| (id.0, u32::try_from(priority).unwrap_or(0)))
+            .collect();
+        self.change(Change::Prioritize(jobs));
+        Ok(Empty)
+    }
+
+    fn expiration(
+        &mut self,
+        context: &Context,
+        request: rpc::ExpirationRequest,
+        call: Call<Empty>,
+    ) {
+        let scheduler = self.scheduler.clone();
+        context.spawn(
+            async move { scheduler.expiration(request.id.0, request.expiration).await },
+            |_: &mut Sched, result| match result {
+                Ok(Ok(())) => call.reply(&Empty),
+                Ok(Err(refusal)) => {
+                    call.fail(Failure::new(Errno(refusal.errnum), refusal.text));
+                }
+                Err(error) => call.fail(Failure::new(Errno::EIO, error.to_string())),
+            },
+        );
+    }
+
+    fn resource_status(
+        &mut self,
+        context: &Context,
+        _: Empty,
+        call: Call<rpc::ResourceStatusResponse>,
+    ) {
+        let scheduler = self.scheduler.clone();
+        context.spawn(
+            async move { scheduler.status().await },
+            |_: &mut Sched, result| match result {
+                Ok(ResourceStatus { all, allocated, down }) => {
+                    call.finish(status_response(&all, &allocated, &down));
+                }
+                Err(error) => call.fail(Failure::new(Errno::EIO, error.to_string())),
+            },
+        );
+    }
+
+    fn feasibility(
+        &mut self,
+        context: &Context,
+        request: rpc::FeasibilityRequest,
+        call: Call<Empty>,
+    ) {
+        let jobspec = request.jobspec.get().to_owned();
+        let Some(record) = job_record::from_jobspec(&jobspec) else {
+            return call.fail(Failure::new(Errno::EINVAL, "malformed jobspec"));
+        };
+        let scheduler = self.scheduler.clone();
+        context.spawn(
+            async move { scheduler.feasibility(record, jobspec).await },
+            |_: &mut Sched, result| match result {
+                Ok(Ok(())) => call.reply(&Empty),
+                Ok(Err(refusal)) => {
+                    call.fail(Failure::new(Errno(refusal.errnum), refusal.text));
+                }
+                Err(error) => call.fail(Failure::new(Errno::EIO, error.to_string())),
+            },
+        );
+    }
+
+    // --- decisions ---
+
+    fn decided(&mut self, context: &Context, event: SchedulerEvent) {
+        match event {
+            SchedulerEvent::Allocated { id, r, annotations } => {
+                let id = JobId(id);
+                if let Ok(r) = ResourceSet::decode(&r) {
+                    context.log(Severity::Debug, format!("alloc: {}: {}", id.f58(), r.dumps()));
+                }
+                self.allocated += 1;
+                self.answer(id, rpc::AllocType::Success, |response| {
+                    response.r = RawValue::from_string(r).ok();
+                    response.annotations = annotations.and_then(parse);
+                });
+            }
+            SchedulerEvent::Denied { id, note } => {
+                let id = JobId(id);
+                context.log(Severity::Debug, format!("alloc: {}: {note}", id.f58()));
+                self.answer(id, rpc::AllocType::Deny, |response| response.note = Some(note));
+            }
+            SchedulerEvent::Canceled { id } => {
+                self.answer(JobId(id), rpc::AllocType::Cancel, |_| {});
+            }
+            SchedulerEvent::Annotated { id, annotations } => {
+                let id = JobId(id);
+                if let Some(call) = self.pending.get(&id) {
+                    let mut response = blank(id, rpc::AllocType::Annotate);
+                    response.annotations = parse(annotations);
+                    call.send(&response);
+                }
+            }
+            SchedulerEvent::Effect(effect) => {
+                context.log(Severity::Debug, format!("scheduler: effect not taken: {effect:?}"));
+            }
+        }
+    }
+
+    /// The last answer to an alloc request.
+    fn answer(
+        &mut self,
+        id: JobId,
+        kind: rpc::AllocType,
+        fill: impl FnOnce(&mut rpc::AllocResponse),
+    ) {
+        if let Some(call) = self.pending.remove(&id) {
+            let mut response = blank(id, kind);
+            fill(&mut response);
+            call.reply(&response);
+        }
+    }
+}
+
+fn blank(id: JobId, kind: rpc::AllocType) -> rpc::AllocResponse {
+    rpc::AllocResponse { id, kind, r: None, annotations: None, note: None }
+}
+
+fn parse(json: String) -> Option<Value> {
+    serde_json::from_str(&json).ok()
+}
+
+/// The record of a job that asks for resources.
+fn record(request: &rpc::AllocRequest) -> Job {
+    let mut record =
+        job_record::from_jobspec(request.jobspec.get()).unwrap_or_else(job_record::blank);
+    record.id = request.id.0;
+    record.userid = request.userid;
+    record.priority = Some(u32::try_from(request.priority).unwrap_or(0));
+    record.t_submit = request.t_submit;
+    record
+}
+
+/// `spec={nodes,slots,cores per slot} duration=SECONDS`
+fn spec_text(job: &Job) -> String {
+    let Some(request) = &job.request else { return "spec={} (not V1)".to_owned() };
+    let nodes = request.nodes.as_ref().map_or(0, |nodes| nodes.min);
+    format!(
+        "spec={{{nodes},{},{}}} duration={:.1}",
+        request.slots.min, request.cores_per_slot, job.duration
+    )
+}
+
+fn status_response(
+    all: &ResourceSet,
+    allocated: &ResourceSet,
+    down: &ResourceSet,
+) -> Result<rpc::ResourceStatusResponse, Failure> {
+    let value = |r: &ResourceSet| {
+        let invalid = |text: String| Failure::new(Errno::EINVAL, text);
+        if r.is_empty() {
+            return Ok(Value::Null);
+        }
+        let text = r.encode().map_err(|error| invalid(error.to_string()))?;
+        serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))
+    };
+    Ok(rpc::ResourceStatusResponse {
+        all: value(all)?,
+        allocated: value(allocated)?,
+        down: value(down)?,
+    })
+}
