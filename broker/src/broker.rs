@@ -10,8 +10,11 @@ use flux_protocol::idset::Idset;
 
 use crate::attrs::Attrs;
 use crate::config::Config;
+use crate::connector::Status;
+use crate::environment::Environment;
 use crate::log::Logger;
 use crate::modules::Modules;
+use crate::rc::Pushed;
 use crate::router::Router;
 use crate::services::state_machine::Life;
 
@@ -26,6 +29,9 @@ pub struct Broker {
     attrs: Attrs,
     config: RefCell<Rc<Config>>,
     log: Logger,
+    environment: Environment,
+    connector: Rc<Status>,
+    pushed: Pushed,
     modules: Modules,
     life: OnceCell<Rc<Life>>,
 }
@@ -41,6 +47,9 @@ impl Broker {
             log: Logger::new(rank, &attrs),
             attrs,
             config: RefCell::new(Rc::new(config)),
+            environment: Environment::default(),
+            connector: Rc::default(),
+            pushed: Pushed::default(),
             modules: Modules::default(),
             life: OnceCell::new(),
         })
@@ -73,6 +82,21 @@ impl Broker {
 
     pub fn log(&self) -> &Logger {
         &self.log
+    }
+
+    /// What commands of this broker start with.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Who may connect to the local socket, and who is connected.
+    pub fn connector_status(&self) -> &Rc<Status> {
+        &self.connector
+    }
+
+    /// Commands that clients gave to run at the end.
+    pub fn pushed(&self) -> &Pushed {
+        &self.pushed
     }
 
     pub fn modules(&self) -> &Modules {

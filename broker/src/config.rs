@@ -1,13 +1,41 @@
 //! The configuration object: every `*.toml` of a directory, merged (flux-config(5)).
 
+pub mod access;
+pub mod bootstrap;
+pub mod execution;
+pub mod job_manager;
+pub mod periodic;
+mod places;
+pub mod policy;
+pub mod queues;
+pub mod resource;
+pub mod storage;
+pub mod table;
+pub mod tables;
+
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use places::Places;
+use table::TableError;
+
 /// The whole configuration as one JSON object, which is also its form on the wire.
-#[derive(Debug, Clone, PartialEq, Default)]
+///
+/// Services read their tables with the types of the modules below; [`tables::check`] reads them
+/// all.
+#[derive(Debug, Clone, Default)]
 pub struct Config {
     root: Map<String, Value>,
+    places: Places,
+    warnings: RefCell<Vec<TableError>>,
+}
+
+impl PartialEq for Config {
+    fn eq(&self, other: &Config) -> bool {
+        self.root == other.root
+    }
 }
 
 /// Why a configuration can't be read.
@@ -21,11 +49,37 @@ pub enum ConfigError {
     Merge { path: PathBuf, text: String },
     #[error("--conf={value}: {text}")]
     Update { value: String, text: String },
+    #[error("{}{error}", place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default())]
+    Table { place: Option<String>, error: TableError },
 }
 
 impl Config {
     pub fn from_object(root: Map<String, Value>) -> Config {
-        Config { root }
+        Config { root, ..Config::default() }
+    }
+
+    /// Read all tables that Flux knows. The error says in which file and line.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        tables::check(self).map_err(|refusal| ConfigError::Table {
+            place: self.places.find(&refusal.error.path()),
+            error: refusal.error,
+        })
+    }
+
+    pub(crate) fn warn(&self, error: TableError) {
+        let mut warnings = self.warnings.borrow_mut();
+        if !warnings.contains(&error) {
+            warnings.push(error);
+        }
+    }
+
+    /// What was let through but is likely a mistake, with file and line.
+    pub fn warnings(&self) -> Vec<String> {
+        let text = |error: &TableError| match self.places.find(&error.path()) {
+            Some(place) => format!("{place}: {error}"),
+            None => error.to_string(),
+        };
+        self.warnings.borrow().iter().map(text).collect()
     }
 
     pub fn object(&self) -> &Map<String, Value> {
@@ -52,7 +106,7 @@ impl Config {
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let mut config = Config::default();
         for file in config_files(path)? {
-            let table = read_file(&file)?;
+            let table = read_file(&file, &mut config.places)?;
             merge(&mut config.root, table).map_err(|key| ConfigError::Merge {
                 path: file.clone(),
                 text: format!("'{key}' is set in another file of the directory already"),
@@ -74,7 +128,7 @@ impl Config {
         } else if let Some((key, text)) = value.split_once('=') {
             key_value(key, text).map_err(error)?
         } else {
-            read_file(Path::new(value))?
+            read_file(Path::new(value), &mut self.places)?
         };
         overwrite(&mut self.root, table);
         Ok(())
@@ -123,7 +177,7 @@ fn config_files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(files)
 }
 
-fn read_file(path: &Path) -> Result<Map<String, Value>, ConfigError> {
+fn read_file(path: &Path, places: &mut Places) -> Result<Map<String, Value>, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
     if path.extension().is_some_and(|extension| extension == "json") {
@@ -133,15 +187,13 @@ fn read_file(path: &Path) -> Result<Map<String, Value>, ConfigError> {
             text: error.to_string(),
         });
     }
-    toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+    let table = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
         path: path.to_owned(),
-        line: error.span().map_or(1, |span| line_of(&text, span.start)),
+        line: error.span().map_or(1, |span| places::line_of(&text, span.start)),
         text: error.message().to_owned(),
-    })
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+    })?;
+    places.note(path, &text);
+    Ok(table)
 }
 
 /// Merge tables key by key; a key that is set twice is an error, and is returned.

@@ -5,6 +5,7 @@
 //! connection and nothing else.
 
 mod client;
+mod roles;
 mod writer;
 
 use std::cell::{Cell, RefCell};
@@ -17,53 +18,59 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::broker::Broker;
-use crate::config::Config;
+use crate::config::access::Access;
 use crate::log::Severity;
-
-/// Whom the server lets in (`[access]` table).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Access {
-    pub allow_guest_user: bool,
-    pub allow_root_owner: bool,
-}
 
 /// The listening socket; dropped, it stops listening. Connections stay until they close.
 #[derive(Debug)]
 pub struct Connector {
     path: PathBuf,
-    shared: Rc<Shared>,
     accept: tokio::task::JoinHandle<()>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    broker: Rc<Broker>,
-    access: Cell<Access>,
+/// Who may connect, and who is connected.
+#[derive(Debug, Default)]
+pub struct Status {
+    access: RefCell<Access>,
     connects: Cell<u64>,
     clients: RefCell<Vec<String>>,
 }
 
-// === impl Access ===
+// === impl Status ===
 
-impl Access {
-    pub fn from_config(config: &Config) -> Access {
-        Access {
-            allow_guest_user: config.get_bool("access.allow-guest-user").unwrap_or(false),
-            allow_root_owner: config.get_bool("access.allow-root-owner").unwrap_or(false),
-        }
+impl Status {
+    /// Change who may connect; connections that are there stay.
+    pub fn set_access(&self, access: Access) {
+        *self.access.borrow_mut() = access;
     }
 
-    /// The credential of a client, or nothing when it may not connect.
-    pub fn admit(self, owner: Userid, userid: Userid) -> Option<Credential> {
-        let rolemask = if userid == owner || (userid.0 == 0 && self.allow_root_owner) {
-            Rolemask::OWNER
-        } else if self.allow_guest_user {
-            Rolemask::USER
-        } else {
-            return None;
-        };
-        Some(Credential { userid, rolemask: rolemask.union(Rolemask::LOCAL) })
+    pub fn access(&self) -> Access {
+        self.access.borrow().clone()
     }
+
+    /// Number of connections so far.
+    pub fn connects(&self) -> u64 {
+        self.connects.get()
+    }
+
+    /// Uuids of the clients that are connected now.
+    pub fn clients(&self) -> Vec<String> {
+        self.clients.borrow().clone()
+    }
+}
+
+/// The credential of a client, or nothing when it may not connect.
+fn admit(access: &Access, owner: Userid, userid: Userid) -> Option<Credential> {
+    let rolemask = if userid == owner || (userid.0 == 0 && access.allow_root_owner) {
+        Rolemask::OWNER
+    } else if !access.allow_guest_user {
+        return None;
+    } else if roles::has(&access.admin, userid) {
+        Rolemask::USER.union(Rolemask::ADMIN)
+    } else {
+        Rolemask::USER
+    };
+    Some(Credential { userid, rolemask: rolemask.union(Rolemask::LOCAL) })
 }
 
 // === impl Connector ===
@@ -74,33 +81,11 @@ impl Connector {
         let listener = UnixListener::bind(path)?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(path, mode)?;
-        let shared = Rc::new(Shared {
-            broker: broker.clone(),
-            access: Cell::new(Access::from_config(&broker.config())),
-            connects: Cell::new(0),
-            clients: RefCell::default(),
-        });
-        let accept = tokio::task::spawn_local(accept(listener, shared.clone()));
-        Ok(Connector { path: path.to_owned(), shared, accept })
-    }
-
-    /// Change who may connect; connections that are there stay.
-    pub fn set_access(&self, access: Access) {
-        self.shared.access.set(access);
-    }
-
-    pub fn access(&self) -> Access {
-        self.shared.access.get()
-    }
-
-    /// Number of connections so far.
-    pub fn connects(&self) -> u64 {
-        self.shared.connects.get()
-    }
-
-    /// Uuids of the clients that are connected now.
-    pub fn clients(&self) -> Vec<String> {
-        self.shared.clients.borrow().clone()
+        let status = broker.connector_status().clone();
+        // A wrong table is refused where the configuration is read.
+        status.set_access(Access::parse(&broker.config()).unwrap_or_default());
+        let accept = tokio::task::spawn_local(accept(listener, broker.clone(), status));
+        Ok(Connector { path: path.to_owned(), accept })
     }
 }
 
@@ -111,19 +96,15 @@ impl Drop for Connector {
     }
 }
 
-async fn accept(listener: UnixListener, shared: Rc<Shared>) {
+async fn accept(listener: UnixListener, broker: Rc<Broker>, status: Rc<Status>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::task::spawn_local(serve(stream, shared.clone()));
+                tokio::task::spawn_local(serve(stream, broker.clone(), status.clone()));
             }
             Err(error) => {
                 // Out of descriptors, most likely: clients wait in the backlog meanwhile.
-                shared.broker.log().append(
-                    Severity::Err,
-                    "connector-local",
-                    &format!("accept: {error}"),
-                );
+                broker.log().append(Severity::Err, "connector-local", &format!("accept: {error}"));
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
         }
@@ -131,12 +112,12 @@ async fn accept(listener: UnixListener, shared: Rc<Shared>) {
 }
 
 /// Admit one client, or send it away, and serve it until it closes.
-async fn serve(mut stream: UnixStream, shared: Rc<Shared>) {
+async fn serve(mut stream: UnixStream, broker: Rc<Broker>, status: Rc<Status>) {
     let Ok(peer) = stream.peer_cred() else { return };
     let userid = Userid(peer.uid());
-    let Some(cred) = shared.access.get().admit(shared.broker.owner(), userid) else {
+    let Some(cred) = admit(&status.access(), broker.owner(), userid) else {
         let text = format!("connect by uid={userid} pid={:?} denied", peer.pid().unwrap_or(0));
-        shared.broker.log().append(Severity::Err, "connector-local", &text);
+        broker.log().append(Severity::Err, "connector-local", &text);
         let refusal = u8::try_from(Errno::EPERM.0).unwrap_or(1);
         let _ = stream.write_all(&[refusal]).await;
         return;
@@ -144,10 +125,10 @@ async fn serve(mut stream: UnixStream, shared: Rc<Shared>) {
     if stream.write_all(&[0]).await.is_err() {
         return;
     }
-    shared.connects.set(shared.connects.get() + 1);
+    status.connects.set(status.connects.get() + 1);
     let uuid = crate::router::new_uuid();
     let name = String::from_utf8_lossy(&uuid).into_owned();
-    shared.clients.borrow_mut().push(name.clone());
-    client::serve(stream, &shared.broker, uuid, cred).await;
-    shared.clients.borrow_mut().retain(|client| *client != name);
+    status.clients.borrow_mut().push(name.clone());
+    client::serve(stream, &broker, uuid, cred).await;
+    status.clients.borrow_mut().retain(|client| *client != name);
 }

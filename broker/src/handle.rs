@@ -182,6 +182,19 @@ impl Handle {
         Ok(())
     }
 
+    /// Send a raw request that is not answered; the failure when it can't be sent now.
+    pub fn try_notify_raw(
+        &self,
+        topic: impl Into<Topic>,
+        nodeid: Nodeid,
+        flags: Flags,
+        payload: Option<Bytes>,
+    ) -> Result<(), Failure> {
+        let flags = flags | Flags::NORESPONSE;
+        let message = self.message(topic.into(), nodeid, Matchtag::NONE, flags, payload);
+        self.router.try_request(message).map(|_| ()).map_err(|(_, failure)| failure)
+    }
+
     /// Publish an event.
     pub fn publish(&self, topic: impl Into<Topic>, payload: Option<Bytes>) -> Result<(), Failure> {
         self.publish_flags(topic, Flags::default(), payload)

@@ -4,17 +4,25 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use flux_protocol::credential::Userid;
+use flux_protocol::failure::Failure;
 use nix::unistd::getuid;
 
 use crate::attrs::{Access, Attrs};
 use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
 use crate::connector::Connector;
+use crate::log::{self, Severity};
 use crate::peers::{NoPeers, Peers};
 use crate::rc::Script;
 use crate::rundir::{Rundir, RundirError};
 use crate::service::{self, Loaded};
 use crate::services::attr::Attr;
+use crate::services::broker::BrokerService;
+use crate::services::connector_local::ConnectorLocal;
+use crate::services::event::Event;
+use crate::services::heaptrace::Heaptrace;
+use crate::services::log::Log;
+use crate::services::runat::Runat;
 use crate::services::shutdown::Shutdown;
 use crate::services::state_machine::{Life, StateMachine};
 use crate::state::State;
@@ -41,6 +49,8 @@ pub enum StartError {
     Rundir(#[from] RundirError),
     #[error("{attr}: {text}")]
     Attr { attr: &'static str, text: String },
+    #[error("{0}")]
+    LogAttr(Failure),
     #[error("could not listen at {}: {error}", path.display())]
     Listen { path: PathBuf, error: std::io::Error },
     #[error("could not start the {service} service: {text}")]
@@ -55,6 +65,7 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     for (name, value) in &options.attrs {
         attrs.put(name, value, Access::ReadOnly);
     }
+    log::check_attrs(&attrs).map_err(StartError::LogAttr)?;
     let config = load_config(&options, &attrs)?;
     let (rank, size) = (0, 1);
     let peers: Rc<dyn Peers> = Rc::new(NoPeers);
@@ -62,6 +73,9 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     set_general_attrs(&attrs, rank, size);
     let owner = Userid(getuid().as_raw());
     let broker = Broker::new(rank, size, owner, attrs, config);
+    for warning in broker.config().warnings() {
+        broker.log().append(Severity::Warning, "config", &warning);
+    }
     let initial_program = initial_program(&broker, &options);
     let life = Life::new(&broker, peers, initial_program)?;
     broker.set_life(life.clone());
@@ -93,6 +107,7 @@ fn load_config(options: &Options, attrs: &Attrs) -> Result<Config, StartError> {
     for update in &options.config_updates {
         config.update(update)?;
     }
+    config.check()?;
     Ok(config)
 }
 
@@ -160,6 +175,12 @@ fn socket_path(attrs: &Attrs) -> Result<PathBuf, StartError> {
 async fn load_services(broker: &Rc<Broker>) -> Result<Vec<Loaded>, StartError> {
     Ok(vec![
         load::<Attr>(broker).await?,
+        load::<Event>(broker).await?,
+        load::<Log>(broker).await?,
+        load::<BrokerService>(broker).await?,
+        load::<ConnectorLocal>(broker).await?,
+        load::<Runat>(broker).await?,
+        load::<Heaptrace>(broker).await?,
         load::<Shutdown>(broker).await?,
         load::<StateMachine>(broker).await?,
     ])

@@ -8,6 +8,7 @@ pub mod call;
 pub mod config;
 pub mod connector;
 pub mod context;
+pub mod environment;
 pub mod handle;
 pub mod instance;
 pub mod job_record;

@@ -12,6 +12,12 @@ use crate::call::{Call, Sender};
 use crate::context::Context;
 use crate::service::Service;
 
+type Answer<S, M> = fn(
+    &mut S,
+    &Context<S>,
+    <M as Method>::Request,
+    &Sender,
+) -> Result<<M as Method>::Response, Failure>;
 type Handler<S> = Box<dyn Fn(&mut S, &Context<S>, Message)>;
 
 /// Topic to handler. Role check, decoding and the streaming flag are dealt with here, once.
@@ -35,11 +41,27 @@ impl<S: Service> Methods<S> {
     /// A method that is answered at once.
     pub fn reply<M: Method>(
         self,
-        handler: fn(&mut S, &Context<S>, M::Request, &Sender) -> Result<M::Response, Failure>,
+        handler: Answer<S, M>,
     ) -> Self {
         self.serve::<M>(move |service, context, request, call| {
             let result = handler(service, context, request, &call.sender());
             call.finish(result);
+        })
+    }
+
+    /// A method that is never answered, whatever comes of it.
+    pub fn notify<M: Method>(self, handler: fn(&mut S, &Context<S>, M::Request, &Sender)) -> Self {
+        self.serve::<M>(move |service, context, request, call| {
+            handler(service, context, request, &call.sender());
+            call.into_request();
+        })
+    }
+
+    /// Let only those tell of a disconnect whom the row admits.
+    pub fn disconnect<M: Method>(self) -> Self {
+        self.serve::<M>(|service, context, _, call| {
+            service.disconnect(context, &call.sender());
+            call.into_request();
         })
     }
 
@@ -56,6 +78,8 @@ impl<S: Service> Methods<S> {
                     let call = Call::new(context.router().clone(), message);
                     handler(service, context, request, call);
                 }
+                // Who may not call is told so even where nothing is answered.
+                Err(failure) if M::REPLY == Reply::Never && failure.errno != Errno::EPERM => {}
                 Err(failure) => context.router().respond_failure(&message, &failure),
             };
         self.by_topic.insert(M::TOPIC, Box::new(checked));

@@ -3,6 +3,8 @@
 //! Each is logged when it begins and when it ends: `rc1.0: running PATH`, then
 //! `rc1.0: COMMAND Exited (rc=0) 0.4s`; its output is logged line by line.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -75,6 +77,23 @@ impl Script {
     }
 }
 
+/// Command lines that are to run at a state, by its name; the last that was pushed runs first.
+#[derive(Debug, Default)]
+pub struct Pushed {
+    by_state: RefCell<BTreeMap<String, Vec<String>>>,
+}
+
+impl Pushed {
+    pub fn push(&self, state: &str, line: String) {
+        self.by_state.borrow_mut().entry(state.to_owned()).or_default().push(line);
+    }
+
+    /// The next command line of a state; it is forgotten here.
+    pub fn pop(&self, state: &str) -> Option<String> {
+        self.by_state.borrow_mut().get_mut(state)?.pop()
+    }
+}
+
 fn user_shell() -> String {
     std::env::var("SHELL").ok().filter(|s| !s.is_empty()).unwrap_or("/bin/bash".to_owned())
 }
@@ -95,6 +114,7 @@ const PRIVATE_ENVIRONMENT: [&str; 9] = [
 
 /// `FLUX_URI` of this broker, and its `flux` first in `PATH`.
 pub fn set_environment(command: &mut Command, broker: &Broker) {
+    command.env_clear().envs(broker.environment().vars());
     for name in PRIVATE_ENVIRONMENT {
         command.env_remove(name);
     }
@@ -102,7 +122,7 @@ pub fn set_environment(command: &mut Command, broker: &Broker) {
         command.env("FLUX_URI", uri);
     }
     if let Some(bin) = crate::paths::bin_dir() {
-        let path = std::env::var("PATH").unwrap_or("/usr/bin:/bin".to_owned());
+        let path = broker.environment().get("PATH").unwrap_or("/usr/bin:/bin".to_owned());
         let bin = bin.to_string_lossy().into_owned();
         if !path.split(':').any(|dir| dir == bin) {
             command.env("PATH", format!("{bin}:{path}"));
@@ -242,6 +262,12 @@ pub async fn cleanup(broker: &Rc<Broker>, handle: &Handle) -> Result<(), Failure
         ("flux queue idle --quiet", "job-manager.idle", json!({})),
     ];
     let mut failed = None;
+    let mut first = 0;
+    while let Some(line) = broker.pushed().pop("cleanup") {
+        let result = run(broker, &format!("cleanup.{first}"), &Script::Line(line)).await;
+        failed = failed.or(result.err());
+        first += 1;
+    }
     for (index, (line, topic, request)) in steps.into_iter().enumerate() {
         let started = Instant::now();
         let payload = flux_protocol::payload::encode_json(&request)?;
@@ -253,7 +279,7 @@ pub async fn cleanup(broker: &Rc<Broker>, handle: &Handle) -> Result<(), Failure
             Ok(_) => (Severity::Info, "Exited (rc=0)".to_owned()),
             Err(failure) => (Severity::Err, format!("failed: {failure}")),
         };
-        let text = format!("cleanup.{index}: {line} {how} {took:.1}s");
+        let text = format!("cleanup.{}: {line} {how} {took:.1}s", first + index);
         broker.log().append(severity, "broker", &text);
         failed = failed.or(result.err());
     }

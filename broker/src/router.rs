@@ -25,6 +25,10 @@ pub trait Sink {
     }
     /// Who would read a private event here.
     fn cred(&self) -> Credential;
+    /// Bytes that wait because the other end does not read.
+    fn backlog(&self) -> usize {
+        0
+    }
 }
 
 /// The next hop towards a rank.
@@ -185,6 +189,11 @@ impl Router {
             }
             _ => Err(Errno::ENOENT.into()),
         }
+    }
+
+    /// Bytes that wait for a local endpoint to read; 0 for one that is elsewhere.
+    pub fn backlog(&self, uuid: &Bytes) -> usize {
+        self.0.endpoints.borrow().get(uuid).map_or(0, |sink| sink.backlog())
     }
 
     pub fn has_service(&self, name: &str) -> bool {

@@ -31,6 +31,9 @@ pub trait Service: Sized + 'static {
     /// The service names under which it takes requests.
     const SERVICES: &'static [&'static str];
 
+    /// What is answered to a `config-reload` without an object; `{topic}` is the topic.
+    const RELOAD_REFUSAL: &'static str = "Failed to parse {topic} request";
+
     /// Make the service; may call services that are loaded before it.
     fn start(
         context: &Context<Self>,
@@ -99,6 +102,8 @@ pub struct Loaded {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) received: [Cell<u64>; 4],
+    /// Set by `debug`; none of our services looks at them.
+    pub(crate) debug_flags: Cell<i64>,
 }
 
 /// What the task and the rest of the broker both see.

@@ -1,6 +1,7 @@
 //! The services of the broker, a file (and folder) each.
 
 pub mod attr;
+pub mod broker;
 pub mod common;
 pub mod content;
 pub mod content_sqlite;
@@ -12,5 +13,11 @@ pub mod job_manager;
 pub mod kvs;
 pub mod kvs_watch;
 pub mod sched;
+pub mod connector_local;
+pub mod event;
+pub mod heaptrace;
+pub mod heartbeat;
+pub mod log;
+pub mod runat;
 pub mod shutdown;
 pub mod state_machine;

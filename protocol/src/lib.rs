@@ -24,5 +24,6 @@ pub mod payload;
 pub mod r;
 pub mod real;
 pub mod rpc;
+pub mod stdlog;
 pub mod taskmap;
 pub mod treeobj;

@@ -271,7 +271,8 @@ impl Message {
     ///
     /// Of anything else than a request the response has matchtag 0.
     pub fn response(request: &Message, errnum: u32, payload: Option<Bytes>) -> Message {
-        let mut flags = Flags(request.flags.0 & (Flags::TOPIC | Flags::ROUTE | Flags::STREAMING).0);
+        let kept = Flags::TOPIC | Flags::ROUTE | Flags::STREAMING | Flags::UPSTREAM;
+        let mut flags = Flags(request.flags.0 & kept.0);
         if payload.is_some() {
             flags.set(Flags::PAYLOAD);
         }

@@ -120,4 +120,8 @@ impl Sink for Outbox {
     fn cred(&self) -> Credential {
         self.cred
     }
+
+    fn backlog(&self) -> usize {
+        self.bytes.get()
+    }
 }

@@ -26,7 +26,7 @@ pub(crate) fn dispatch<S: Service>(
     let who = match message.topic.method() {
         "ping" | "rusage" => Who::User,
         "stats-get" => Who::Anyone,
-        "stats-clear" | "debug" | "config-reload" => Who::Owner,
+        "stats-clear" | "debug" | "config-reload" | "config-sync" | "config-update" => Who::Owner,
         "disconnect" => {
             service.disconnect(context, &Sender::of(&message));
             return Ok(());
@@ -45,10 +45,11 @@ pub(crate) fn dispatch<S: Service>(
         "stats-get" => Ok(service.stats(context).unwrap_or_else(|| message_counts(counts))),
         "stats-clear" => {
             service.clear_stats();
+            counts.received.iter().for_each(|count| count.set(0));
             return reply_empty(call);
         }
-        "debug" => debug(payload.as_ref()),
-        _ => match config_reload(service, context, payload.as_ref()) {
+        "debug" => debug(counts, payload.as_ref()),
+        _ => match config_reload(service, context, call.request()) {
             Ok(()) => return reply_empty(call),
             Err(failure) => Err(failure),
         },
@@ -126,21 +127,28 @@ fn message_counts(counts: &Counts) -> Value {
 }
 
 /// Debug flags are for a developer's own use of a service; none of ours has any that stay.
-fn debug(payload: Option<&Bytes>) -> Result<Value, Failure> {
+fn debug(counts: &Counts, payload: Option<&Bytes>) -> Result<Value, Failure> {
     let request = rpc::DebugRequest::decode(payload)?;
+    let flags = counts.debug_flags.get();
     let flags = match request.op.as_str() {
-        "set" | "setbit" => request.flags,
-        "clr" | "clrbit" => 0,
+        "setbit" => flags | request.flags,
+        "clrbit" => flags & !request.flags,
+        "set" => request.flags,
+        "clr" => 0,
         _ => return Err(Errno::EPROTO.into()),
     };
+    counts.debug_flags.set(flags);
     Ok(json!({ "flags": flags }))
 }
 
 fn config_reload<S: Service>(
     service: &mut S,
     context: &Context<S>,
-    payload: Option<&Bytes>,
+    request: &Message,
 ) -> Result<(), Failure> {
-    let config = Config::from_object(Object::decode(payload)?);
-    service.configure(context, &config)
+    let Ok(object) = Object::decode(request.payload.as_ref()) else {
+        let text = S::RELOAD_REFUSAL.replace("{topic}", &request.topic);
+        return Err(Failure::new(Errno::EPROTO, text));
+    };
+    service.configure(context, &Config::from_object(object))
 }

@@ -7,5 +7,7 @@
 mod instance;
 
 mod attr;
+mod core_services;
 mod event;
+mod log;
 mod store;

@@ -37,8 +37,8 @@ pub struct ConfBuiltinResponse {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunatPushRequest {
     pub name: String,
-    /// Argument vectors.
-    pub commands: Vec<Vec<String>>,
+    /// Lines for the shell; the last that is pushed runs first.
+    pub commands: Vec<String>,
 }
 
 json_payload!(

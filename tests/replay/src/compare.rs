@@ -13,6 +13,8 @@ use crate::rules::{Rules, covers};
 const ALWAYS_ANY: [&str; 2] = ["timestamp", "route"];
 /// Keys that hold a user id; the captured instances belonged to root.
 const USER_KEYS: [&str; 2] = ["userid", "owner"];
+/// Brokers of the captured instances.
+const CAPTURED_SIZE: u32 = 4;
 /// Shorter strings are not looked for inside of others.
 const SUBSTITUTE_MIN: usize = 4;
 
@@ -42,7 +44,7 @@ impl Comparison {
         let mut message = captured.clone();
         message.topic = self.substitute_text(&message.topic).into();
         if let (Kind::Request { nodeid, .. }, Some(rank)) = (&mut message.kind, self.rules.rank)
-            && *nodeid != Nodeid::ANY
+            && nodeid.0 < CAPTURED_SIZE
         {
             *nodeid = Nodeid(rank);
         }

@@ -1,0 +1,118 @@
+//! `[exec]` and `[ingest]`: how jobs come in and are run.
+
+use super::Config;
+use super::table::{Table, TableError};
+
+/// `[exec]`; times in seconds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Exec {
+    /// Path of the IMP; without it only the owner's jobs run.
+    pub imp: Option<String>,
+    pub job_shell: Option<String>,
+    /// `rexec` or `sdexec`.
+    pub service: Option<String>,
+    pub method: Option<String>,
+    pub kill_timeout: Option<f64>,
+    pub max_kill_timeout: Option<f64>,
+    pub max_kill_count: Option<u64>,
+    pub term_signal: Option<String>,
+    pub kill_signal: Option<String>,
+    pub barrier_timeout: Option<f64>,
+    /// 0 is none.
+    pub shell_exit_timeout: Option<f64>,
+    pub max_start_delay_percent: Option<f64>,
+    pub testexec_allow_guests: bool,
+}
+
+/// `[ingest]`
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Ingest {
+    pub batch_count: Option<u64>,
+    /// Bytes as text, such as `10M`.
+    pub buffer_size: Option<String>,
+    pub validator: Stage,
+    pub frobnicator: Stage,
+}
+
+/// A stage of ingest with its plugins.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stage {
+    pub disable: bool,
+    pub plugins: Option<Vec<String>>,
+    pub args: Vec<String>,
+}
+
+impl Exec {
+    pub fn parse(config: &Config) -> Result<Exec, TableError> {
+        let mut table = Table::lenient(config, "exec")?;
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let mut testexec = table.table("testexec")?;
+        let exec = Exec {
+            imp: owned(table.string("imp")?),
+            job_shell: owned(table.string("job-shell")?),
+            service: owned(table.string("service")?),
+            method: owned(table.string("method")?),
+            kill_timeout: table.fsd("kill-timeout")?,
+            max_kill_timeout: table.fsd("max-kill-timeout")?,
+            max_kill_count: table.count("max-kill-count")?,
+            term_signal: signal(&mut table, "term-signal")?,
+            kill_signal: signal(&mut table, "kill-signal")?,
+            barrier_timeout: table.fsd("barrier-timeout")?,
+            shell_exit_timeout: none_or_fsd(&mut table, "shell-exit-timeout")?,
+            max_start_delay_percent: table.number("max-start-delay-percent")?,
+            testexec_allow_guests: testexec.bool("allow-guests")?.unwrap_or(false),
+        };
+        testexec.finish()?;
+        // Known to Flux where systemd runs jobs; not to us.
+        table.any("sdexec-properties");
+        table.integer("sdexec-stop-timer-sec")?;
+        table.integer("sdexec-stop-timer-signal")?;
+        table.bool("sdexec-constrain-resources")?;
+        table.finish()?;
+        Ok(exec)
+    }
+}
+
+fn none_or_fsd(table: &mut Table<'_>, key: &'static str) -> Result<Option<f64>, TableError> {
+    match table.string(key)? {
+        Some("none") => Ok(Some(0.0)),
+        _ => table.fsd(key),
+    }
+}
+
+/// A signal's name, with or without `SIG`, or its number.
+fn signal(table: &mut Table<'_>, key: &'static str) -> Result<Option<String>, TableError> {
+    let Some(name) = table.string(key)? else { return Ok(None) };
+    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
+    let known = full.parse::<nix::sys::signal::Signal>().is_ok()
+        || name.parse::<i32>().is_ok_and(|n| nix::sys::signal::Signal::try_from(n).is_ok());
+    match known {
+        true => Ok(Some(name.to_owned())),
+        false => Err(table.bad(key, format!("{key}: unknown signal '{name}'"))),
+    }
+}
+
+impl Ingest {
+    pub fn parse(config: &Config) -> Result<Ingest, TableError> {
+        let mut table = Table::lenient(config, "ingest")?;
+        let ingest = Ingest {
+            batch_count: table.count("batch-count")?,
+            buffer_size: table.string("buffer-size")?.map(str::to_owned),
+            validator: stage(table.table("validator")?)?,
+            frobnicator: stage(table.table("frobnicator")?)?,
+        };
+        table.finish()?;
+        Ok(ingest)
+    }
+}
+
+fn stage(mut table: Table<'_>) -> Result<Stage, TableError> {
+    let owned = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let stage = Stage {
+        disable: table.bool("disable")?.unwrap_or(false),
+        plugins: table.strings("plugins")?.map(owned),
+        args: table.strings("args")?.map(owned).unwrap_or_default(),
+    };
+    table.finish()?;
+    Ok(stage)
+}

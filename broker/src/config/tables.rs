@@ -1,0 +1,48 @@
+//! All tables that Flux knows; others belong to somebody else and are let through.
+
+use super::Config;
+use super::access::Access;
+use super::bootstrap::{Bootstrap, Tbon};
+use super::execution::{Exec, Ingest};
+use super::job_manager::JobManager;
+use super::periodic::{Cron, Heartbeat};
+use super::policy::Policy;
+use super::queues::Queues;
+use super::resource::Resource;
+use super::storage::{Archive, ContentSqlite, Kvs};
+use super::table::TableError;
+
+/// A table is not acceptable to the service that it is for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("error updating {service}: {error}")]
+pub struct Refusal {
+    pub service: &'static str,
+    pub error: TableError,
+}
+
+/// Whom to name for a table, and how to read it.
+type Check = (&'static str, fn(&Config) -> Result<(), TableError>);
+
+const CHECKS: [Check; 14] = [
+    ("connector-local", |config| Access::parse(config).map(drop)),
+    ("overlay", |config| Bootstrap::parse(config).map(drop)),
+    ("overlay", |config| Tbon::parse(config).map(drop)),
+    ("job-ingest", |config| Ingest::parse(config).map(drop)),
+    ("job-ingest", |config| Policy::parse(config).map(drop)),
+    ("job-ingest", |config| Queues::parse(config).map(drop)),
+    ("job-manager", |config| JobManager::parse(config).map(drop)),
+    ("job-exec", |config| Exec::parse(config).map(drop)),
+    ("resource", |config| Resource::parse(config).map(drop)),
+    ("kvs", |config| Kvs::parse(config).map(drop)),
+    ("content-sqlite", |config| ContentSqlite::parse(config).map(drop)),
+    ("job-archive", |config| Archive::parse(config).map(drop)),
+    ("heartbeat", |config| Heartbeat::parse(config).map(drop)),
+    ("cron", |config| Cron::parse(config).map(drop)),
+];
+
+/// Read all tables, and refuse the first that is wrong.
+pub fn check(config: &Config) -> Result<(), Refusal> {
+    CHECKS
+        .iter()
+        .try_for_each(|(service, check)| check(config).map_err(|error| Refusal { service, error }))
+}
