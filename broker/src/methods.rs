@@ -39,10 +39,7 @@ impl<S> Default for Methods<S> {
 
 impl<S: Service> Methods<S> {
     /// A method that is answered at once.
-    pub fn reply<M: Method>(
-        self,
-        handler: Answer<S, M>,
-    ) -> Self {
+    pub fn reply<M: Method>(self, handler: Answer<S, M>) -> Self {
         self.serve::<M>(move |service, context, request, call| {
             let result = handler(service, context, request, &call.sender());
             call.finish(result);
