@@ -104,6 +104,9 @@ fn connect(options: &Options) -> rusqlite::Result<Connection> {
     pragma(&db, "journal_mode", &options.journal_mode)?;
     pragma(&db, "synchronous", &options.synchronous)?;
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    if let Some(pages) = options.max_pages {
+        pragma(&db, "max_page_count", &pages.to_string())?;
+    }
     db.set_prepared_statement_cache_capacity(32);
     // Takes the lock.
     db.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;

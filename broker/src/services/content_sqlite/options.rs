@@ -24,6 +24,8 @@ pub(super) struct Options {
     pub(super) synchronous: String,
     /// Older ones are removed.
     pub(super) max_checkpoints: i64,
+    /// The file may have so many pages of 4 KiB; past them it is as if the disk were full.
+    pub(super) max_pages: Option<i64>,
     /// Begin with an empty file.
     pub(super) truncate: bool,
 }
@@ -49,6 +51,7 @@ impl Options {
             journal_mode: journal_mode.to_owned(),
             synchronous: synchronous.to_owned(),
             max_checkpoints: MAX_CHECKPOINTS,
+            max_pages: None,
             truncate: false,
         };
         options.apply_config(config)?;
@@ -75,6 +78,11 @@ impl Options {
         match arg.split_once('=') {
             Some(("journal_mode", mode)) => self.set_journal_mode(mode),
             Some(("synchronous", level)) => self.set_synchronous(level),
+            Some(("max-pages", count)) => {
+                let bad = |_| invalid(format!("{arg}: not a number of pages"));
+                self.max_pages = Some(count.parse().map_err(bad)?);
+                Ok(())
+            }
             Some(("max-checkpoints", count)) => self.set_max_checkpoints(count.parse().ok()),
             None if arg == "truncate" => {
                 self.truncate = true;
