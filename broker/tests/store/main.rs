@@ -1,6 +1,6 @@
 //! The content store and the key value store, as services of brokers in this process.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 mod crash;
 mod database;
