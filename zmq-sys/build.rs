@@ -40,7 +40,8 @@ fn main() {
     if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         add_to_cxxflags(&LINUX_FEATURES);
     }
-    zeromq_src::Build::new().with_libsodium(Some(sodium)).build();
+    // Draft options: a ROUTER that reports the end of a peer, and monitors that name its address.
+    zeromq_src::Build::new().enable_draft(true).with_libsodium(Some(sodium)).build();
 }
 
 /// zeromq-src takes no extra definitions, but the compiler driver under it reads CXXFLAGS.

@@ -150,3 +150,8 @@ pub const ZMQ_USE_FD: u32 = 89;
 pub const ZMQ_GSSAPI_PRINCIPAL_NAMETYPE: u32 = 90;
 pub const ZMQ_GSSAPI_SERVICE_PRINCIPAL_NAMETYPE: u32 = 91;
 pub const ZMQ_BINDTODEVICE: u32 = 92;
+
+// Draft options; the build turns them on.
+pub const ZMQ_ROUTER_NOTIFY: u32 = 97;
+pub const ZMQ_NOTIFY_CONNECT: u32 = 1;
+pub const ZMQ_NOTIFY_DISCONNECT: u32 = 2;

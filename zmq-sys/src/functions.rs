@@ -78,6 +78,15 @@ unsafe extern "C" {
     pub fn zmq_socket_monitor(socket: *mut c_void, endpoint: *const c_char, events: c_int)
     -> c_int;
 
+    /// Draft: as `zmq_socket_monitor`, with the peer's address in version 2 of the events.
+    pub fn zmq_socket_monitor_versioned(
+        socket: *mut c_void,
+        endpoint: *const c_char,
+        events: u64,
+        event_version: c_int,
+        socket_type: c_int,
+    ) -> c_int;
+
     pub fn zmq_poll(items: *mut zmq_pollitem_t, count: c_int, timeout_ms: c_long) -> c_int;
     pub fn zmq_proxy(frontend: *mut c_void, backend: *mut c_void, capture: *mut c_void) -> c_int;
     pub fn zmq_proxy_steerable(
