@@ -1,6 +1,7 @@
 //! The side of the children: one ROUTER, bound to one or more endpoints.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{HashSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -13,6 +14,9 @@ use super::{BATCH, Event, Options, SendError, TransportError, set_common, sys};
 pub(super) struct Children {
     router: AsyncSocket,
     monitor: Monitor,
+    /// Who has sent something since it connected. libzmq forgets a peer some time after it says
+    /// that the peer is gone; what was sent in between would be lost without a word.
+    peers: RefCell<HashSet<Bytes>>,
 }
 
 // === impl Children ===
@@ -36,7 +40,7 @@ impl Children {
             zmq_sys::ZMQ_NOTIFY_DISCONNECT.cast_signed(),
         )?;
         let monitor = Monitor::start(context, &mut socket)?;
-        let children = Self { router: register(socket)?, monitor };
+        let children = Self { router: register(socket)?, monitor, peers: RefCell::default() };
         let resolved = endpoints.iter().map(|e| children.bind_one(e)).collect::<Result<_, _>>()?;
         Ok((children, resolved))
     }
@@ -63,7 +67,7 @@ impl Children {
         }
         for _ in 0..BATCH {
             match self.router.recv() {
-                Received::Parts(parts) => events.push_back(event_of(parts)),
+                Received::Parts(parts) => events.push_back(self.follow(event_of(parts))),
                 Received::Oversized => events.push_back(Event::Notice(Notice::ChildMalformed)),
                 Received::Nothing => break,
             }
@@ -71,7 +75,28 @@ impl Children {
     }
 
     pub(super) fn send(&self, peer: &[u8], parts: &[Bytes]) -> Result<(), SendError> {
-        self.router.send(Some(peer), parts)
+        if !self.peers.borrow().contains(peer) {
+            return Err(SendError::Unreachable);
+        }
+        let sent = self.router.send(Some(peer), parts);
+        if sent == Err(SendError::Unreachable) {
+            self.peers.borrow_mut().remove(peer);
+        }
+        sent
+    }
+
+    fn follow(&self, event: Event) -> Event {
+        let mut peers = self.peers.borrow_mut();
+        match &event {
+            Event::FromChild { peer, .. } if !peers.contains(peer) => {
+                peers.insert(peer.clone());
+            }
+            Event::ChildGone { peer } => {
+                peers.remove(peer);
+            }
+            _ => {}
+        }
+        event
     }
 }
 

@@ -91,6 +91,9 @@ impl Parent {
     }
 
     pub(super) fn send(&self, parts: &[Bytes]) -> Result<(), SendError> {
+        if self.was_refused() {
+            return Err(SendError::Unreachable);
+        }
         // The queue has no end, so "full" says that there is none: libzmq gave up on the parent.
         self.dealer.send(None, parts).map_err(|error| match error {
             SendError::Congested => SendError::Unreachable,

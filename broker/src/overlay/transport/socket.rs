@@ -87,6 +87,8 @@ impl AsyncSocket {
             self.may_have.set(false);
             return Received::Nothing;
         };
+        // Also where nobody waited for it: the read has taken the news of those behind.
+        self.may_have.set(true);
         let mut more = first.get_more();
         let mut parts = vec![into_bytes(first)];
         let mut count = 1;

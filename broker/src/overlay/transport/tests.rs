@@ -186,7 +186,7 @@ fn ten_thousand_messages_arrive_in_order_both_ways() {
 #[test]
 fn sending_to_nobody_is_answered_ehostunreach() {
     local(async || {
-        let (parent, child, _) = pair("tcp://127.0.0.1:*");
+        let (parent, child, bound) = pair("tcp://127.0.0.1:*");
         let message = parts(&["", "x"]);
         let unknown = parent.transport.send_child(UUID.as_bytes(), &message);
         assert_eq!(unknown, Err(SendError::Unreachable));
@@ -195,7 +195,8 @@ fn sending_to_nobody_is_answered_ehostunreach() {
         assert_eq!(parent.transport.send_parent(&message), Err(SendError::Unreachable));
         let unbound = child.transport.send_child(PARENT_UUID.as_bytes(), &message);
         assert_eq!(unbound, Err(SendError::Unreachable));
-        assert_eq!(parent.transport.send_child(UUID.as_bytes(), &[]), Err(SendError::Empty));
+        child.transport.connect(&bound, parent.key()).unwrap();
+        assert_eq!(child.transport.send_parent(&[]), Err(SendError::Empty));
     });
 }
 
