@@ -17,6 +17,7 @@ pub mod kvs;
 pub mod kvs_watch;
 pub mod log;
 pub mod runat;
+pub mod rexec;
 pub mod sched;
 pub mod shutdown;
 pub mod state_machine;

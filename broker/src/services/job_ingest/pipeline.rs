@@ -58,8 +58,17 @@ impl Pipeline {
             if table.and_then(|table| table.get("disable")).and_then(Value::as_bool) == Some(true) {
                 continue;
             }
+            let configured = table.and_then(|table| table.get("plugins")).is_some();
             for spec in specs(stage, table, default)? {
-                let plugin = load_one(&host, stage, kind, &spec).await?;
+                let plugin = match load_one(&host, stage, kind, &spec).await {
+                    Ok(plugin) => plugin,
+                    Err(failure) if !configured => {
+                        // An installation without a stock plugin works as far as it can.
+                        context.log(Severity::Err, failure.to_string());
+                        continue;
+                    }
+                    Err(failure) => return Err(failure),
+                };
                 match kind {
                     Kind::Frobnicator => pipeline.frobnicators.push(plugin),
                     _ => pipeline.validators.push(plugin),
