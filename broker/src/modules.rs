@@ -14,6 +14,7 @@ use crate::services::content::Content;
 use crate::services::content_sqlite::ContentSqlite;
 use crate::services::kvs::Kvs;
 use crate::services::kvs_watch::KvsWatch;
+use crate::services::resource::Resource;
 
 /// A module that can be loaded.
 pub struct Module {
@@ -38,6 +39,7 @@ pub const MODULES: &[Module] = &[
     module::<ContentSqlite>(On::Leader),
     module::<Kvs>(On::All),
     module::<KvsWatch>(On::All),
+    module::<Resource>(On::All),
 ];
 
 /// The modules that are loaded now, in the order of loading.

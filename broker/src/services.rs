@@ -19,5 +19,6 @@ pub mod log;
 pub mod runat;
 pub mod rexec;
 pub mod sched;
+pub mod resource;
 pub mod shutdown;
 pub mod state_machine;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::eventlog::Event;
 use crate::payload::{Empty, Text};
 use crate::{json_payload, methods};
 
@@ -75,7 +76,8 @@ pub struct DrainRequest {
     pub targets: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// `update` or `overwrite`.
+    /// `update`: only where there is no reason yet; `overwrite`: new reason; `force-overwrite`: new
+    /// reason and time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
 }
@@ -84,7 +86,7 @@ pub struct DrainRequest {
 pub struct UndrainRequest {
     /// Idset or hostlist.
     pub targets: String,
-    /// `force`: also those that are not drained.
+    /// `update`, `overwrite` or `force-overwrite`: also those that are not drained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,8 +121,8 @@ pub struct ForceDownRequest {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JournalResponse {
-    /// Eventlog entries (RFC 18).
-    pub events: Vec<Value>,
+    /// In the order of their happening; empty at the end of what happened before the request.
+    pub events: Vec<Event>,
     /// With the event `resource-define`.
     #[serde(rename = "R", default, skip_serializing_if = "Option::is_none")]
     pub r: Option<Value>,
@@ -153,7 +155,7 @@ methods! {
     /// EBUSY: there is another scheduler.
     Acquire: "resource.acquire", Owner, OneOrStream, Empty => AcquireResponse;
     /// The acquire request ends with ENODATA.
-    AcquireCancel: "resource.acquire-cancel", Owner, Never, Empty => Empty;
+    AcquireCancel: "resource.acquire-cancel", Owner, Never, CancelRequest => Empty;
     /// No more responses to the acquire request until the next one.
     AcquireMute: "resource.acquire-mute", Owner, One, Empty => Empty;
     /// Rank 0 only, else EPROTO.
@@ -176,8 +178,8 @@ methods! {
     /// Answers once so many brokers are up.
     MonitorWaitup: "resource.monitor-waitup", Owner, One, WaitupRequest => Empty;
     MonitorForceDown: "resource.monitor-force-down", Owner, One, ForceDownRequest => Empty;
-    /// The resource eventlog, from its begin and as it grows.
-    Journal: "resource.journal", Owner, Stream, Empty => JournalResponse;
+    /// The resource eventlog, from its begin and as it grows. EPROTO without the streaming flag.
+    Journal: "resource.journal", Owner, OneOrStream, Empty => JournalResponse;
     JournalCancel: "resource.journal-cancel", Owner, Never, CancelRequest => Empty;
     Disconnect: "resource.disconnect", User, Never, Empty => Empty;
 }
