@@ -23,6 +23,7 @@ use crate::services::event::Event;
 use crate::services::heaptrace::Heaptrace;
 use crate::services::log::Log;
 use crate::services::runat::Runat;
+use crate::services::rexec::Rexec;
 use crate::services::shutdown::Shutdown;
 use crate::services::state_machine::{Life, StateMachine};
 use crate::state::State;
@@ -181,6 +182,7 @@ async fn load_services(broker: &Rc<Broker>) -> Result<Vec<Loaded>, StartError> {
         load::<ConnectorLocal>(broker).await?,
         load::<Runat>(broker).await?,
         load::<Heaptrace>(broker).await?,
+        load::<Rexec>(broker).await?,
         load::<Shutdown>(broker).await?,
         load::<StateMachine>(broker).await?,
     ])

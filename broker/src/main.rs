@@ -23,7 +23,7 @@ struct Args {
     #[arg(long, value_name = "VALUE")]
     conf: Vec<String>,
     /// Initial program and its arguments (default: an interactive shell)
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true)]
     command: Vec<String>,
 }
 

@@ -12,9 +12,14 @@ use crate::peers::LocalFuture;
 use crate::service::{self, Loaded, Service, Status};
 use crate::services::content::Content;
 use crate::services::content_sqlite::ContentSqlite;
+use crate::services::job_exec::JobExec;
+use crate::services::job_info::JobInfo;
+use crate::services::job_ingest::JobIngest;
+use crate::services::job_manager::JobManager;
 use crate::services::kvs::Kvs;
 use crate::services::kvs_watch::KvsWatch;
 use crate::services::resource::Resource;
+use crate::services::sched::Sched;
 
 /// A module that can be loaded.
 pub struct Module {
@@ -40,6 +45,11 @@ pub const MODULES: &[Module] = &[
     module::<Kvs>(On::All),
     module::<KvsWatch>(On::All),
     module::<Resource>(On::All),
+    module::<JobManager>(On::Leader),
+    module::<JobInfo>(On::All),
+    module::<JobIngest>(On::All),
+    module::<JobExec>(On::Leader),
+    module::<Sched>(On::Leader),
 ];
 
 /// The modules that are loaded now, in the order of loading.

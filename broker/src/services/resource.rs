@@ -130,9 +130,12 @@ impl Service for Resource {
             }
             None => {
                 let after = context.clone();
-                context.spawn(topology::probe(norestrict), move |resource: &mut Resource, found| {
-                    resource.hardware_found(&after, found);
-                });
+                context.spawn(
+                    topology::probe(norestrict),
+                    move |resource: &mut Resource, found| {
+                        resource.hardware_found(&after, found);
+                    },
+                );
             }
         }
         if context.rank() == 0 {
@@ -241,9 +244,7 @@ impl Resource {
         args: &Args,
     ) -> Result<(), Failure> {
         let mut events = store::events(context.handle()).await?;
-        let invalid = |error: history::HistoryError| {
-            Failure::new(Errno::EINVAL, error.to_string())
-        };
+        let invalid = |error: history::HistoryError| Failure::new(Errno::EINVAL, error.to_string());
         self.state.drain = history::restore(&events, &self.state.hosts).map_err(invalid)?;
         self.requested_drain = self.state.drain.clone();
         let now = time::unix_seconds(SystemTime::now());
@@ -320,12 +321,7 @@ impl Resource {
         serde_json::to_value(&self.state.inventory.as_ref()?.set).ok()
     }
 
-    fn get(
-        &mut self,
-        _: &Context,
-        _: Empty,
-        _: &Sender,
-    ) -> Result<rpc::GetResponse, Failure> {
+    fn get(&mut self, _: &Context, _: Empty, _: &Sender) -> Result<rpc::GetResponse, Failure> {
         let inventory = self.state.inventory.as_ref().ok_or(Errno::ENOENT)?;
         let r = self.inventory_value().ok_or(Errno::EINVAL)?;
         Ok(rpc::GetResponse { r, method: inventory.method.as_str().to_owned() })

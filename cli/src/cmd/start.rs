@@ -83,7 +83,7 @@ pub(crate) struct Start {
     #[arg(long, value_name = "single|per-broker|none|TASKMAP")]
     test_pmi_clique: Option<String>,
     /// initial program and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    #[arg(trailing_var_arg = true, hide = true)]
     command: Vec<String>,
 }
 

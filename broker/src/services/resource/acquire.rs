@@ -69,8 +69,7 @@ impl View {
     pub fn update(&mut self, state: &State) -> Option<News> {
         let up = state.available(&self.valid);
         let shrink = state.gone().difference(&self.removed).intersect(&self.valid);
-        let news =
-            News { up: up.difference(&self.up), down: self.up.difference(&up), shrink };
+        let news = News { up: up.difference(&self.up), down: self.up.difference(&up), shrink };
         self.valid.subtract(&news.shrink);
         self.removed.union_with(&news.shrink);
         self.up = up;

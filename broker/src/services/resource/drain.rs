@@ -196,7 +196,10 @@ mod tests {
             (failure.errno, failure.text.unwrap())
         };
         assert_eq!(refusal("1", &none), (Errno::EEXIST, "rank 1 already drained".to_owned()));
-        assert_eq!(refusal("0-9", &none), (Errno::EEXIST, "ranks 1,3-4 already drained".to_owned()));
+        assert_eq!(
+            refusal("0-9", &none),
+            (Errno::EEXIST, "ranks 1,3-4 already drained".to_owned())
+        );
         assert_eq!(refusal("0", &ids("0")), (Errno::EINVAL, "rank 0 excluded".to_owned()));
         assert_eq!(
             refusal("0-1", &ids("0")),

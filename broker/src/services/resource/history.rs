@@ -126,10 +126,14 @@ mod tests {
     #[test]
     fn drain_state_is_restored_with_times_and_reasons() {
         let log = concat!(
-            r#"{"timestamp":1.0,"name":"resource-define","context":{"method":"kvs"}}"#, "\n",
-            r#"{"timestamp":2.0,"name":"drain","context":{"idset":"1-2","nodelist":"a[1-2]","reason":"x","overwrite":0}}"#, "\n",
-            r#"{"timestamp":3.0,"name":"drain","context":{"idset":"5","nodelist":"a5"}}"#, "\n",
-            r#"{"timestamp":4.0,"name":"undrain","context":{"idset":"2","nodelist":"a2","overwrite":0}}"#, "\n",
+            r#"{"timestamp":1.0,"name":"resource-define","context":{"method":"kvs"}}"#,
+            "\n",
+            r#"{"timestamp":2.0,"name":"drain","context":{"idset":"1-2","nodelist":"a[1-2]","reason":"x","overwrite":0}}"#,
+            "\n",
+            r#"{"timestamp":3.0,"name":"drain","context":{"idset":"5","nodelist":"a5"}}"#,
+            "\n",
+            r#"{"timestamp":4.0,"name":"undrain","context":{"idset":"2","nodelist":"a2","overwrite":0}}"#,
+            "\n",
         );
         let drain = restore(&eventlog::decode(log).unwrap(), &hosts()).unwrap();
         let group = |ranks: &str, time, reason: &str| (ranks.to_owned(), time, reason.to_owned());
@@ -139,8 +143,10 @@ mod tests {
     #[test]
     fn log_of_an_old_flux_is_understood() {
         let log = concat!(
-            r#"{"timestamp":1.0,"name":"drain","context":{"idset":"7"}}"#, "\n",
-            r#"{"timestamp":2.0,"name":"resource-init","context":{"restart":false,"drain":{"1":{"timestamp":0.5,"reason":"x"}},"online":"","exclude":""}}"#, "\n",
+            r#"{"timestamp":1.0,"name":"drain","context":{"idset":"7"}}"#,
+            "\n",
+            r#"{"timestamp":2.0,"name":"resource-init","context":{"restart":false,"drain":{"1":{"timestamp":0.5,"reason":"x"}},"online":"","exclude":""}}"#,
+            "\n",
         );
         let drain = restore(&eventlog::decode(log).unwrap(), &hosts()).unwrap();
         assert_eq!(drain.ranks().to_string(), "1");

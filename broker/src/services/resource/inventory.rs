@@ -97,7 +97,9 @@ impl Inventory {
 
     /// R without what only the scheduler understands.
     pub fn without_scheduling(&self) -> ResourceSet {
-        ResourceSet { scheduling: None, ..self.set.clone() }
+        let mut set = self.set.clone();
+        set.scheduling = None;
+        set
     }
 }
 

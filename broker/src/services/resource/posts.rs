@@ -91,9 +91,8 @@ impl Resource {
     fn ops_of(&self, count: usize) -> Result<(Vec<kvs::Op>, bool), Failure> {
         let posts = || self.posts.queue.iter().take(count).filter(|post| post.change.is_kept());
         let mut ops = Vec::new();
-        let is_inventory = |post: &Post| {
-            matches!(post.change, Change::Define | Change::Update { .. })
-        };
+        let is_inventory =
+            |post: &Post| matches!(post.change, Change::Define | Change::Update { .. });
         if posts().any(is_inventory)
             && let Some(inventory) = &self.state.inventory
         {

@@ -214,8 +214,8 @@ fn with_scheduling(
     let Some(path) = path else { return Ok(inventory) };
     let mut set = inventory.ok_or(SettingsError::SchedulingAlone)?;
     let parsed: Result<Box<RawValue>, _> = serde_json::from_str(read(path)?.trim());
-    let scheduling = parsed
-        .map_err(|error| FileError::Syntax { path: path.display().to_string(), error })?;
+    let scheduling =
+        parsed.map_err(|error| FileError::Syntax { path: path.display().to_string(), error })?;
     set.scheduling = Some(scheduling);
     Ok(Some(set))
 }
@@ -231,7 +231,8 @@ fn from_array(array: &Value) -> Result<ResourceSet, ConfigError> {
     let mut properties: BTreeMap<String, Idset> = BTreeMap::new();
     for (index, entry) in entries.iter().enumerate() {
         let error = |text: String| ConfigError::Entry { index, text };
-        let entry: Entry = serde_json::from_value(entry.clone()).map_err(|e| error(e.to_string()))?;
+        let entry: Entry =
+            serde_json::from_value(entry.clone()).map_err(|e| error(e.to_string()))?;
         let (hosts, resources) = entry.parse().map_err(error)?;
         let mut here = Idset::new();
         for host in hosts.iter() {
@@ -260,10 +261,7 @@ fn from_array(array: &Value) -> Result<ResourceSet, ConfigError> {
     Ok(to_set(nodes, &properties))
 }
 
-fn to_set(
-    nodes: Vec<(Arc<str>, Resources)>,
-    properties: &BTreeMap<String, Idset>,
-) -> ResourceSet {
+fn to_set(nodes: Vec<(Arc<str>, Resources)>, properties: &BTreeMap<String, Idset>) -> ResourceSet {
     let mut shared: HashMap<Resources, Arc<Resources>> = HashMap::new();
     let mut set = ResourceSet::new();
     for ((host, resources), rank) in nodes.into_iter().zip(0..) {
@@ -329,14 +327,18 @@ mod tests {
         ]}))
         .unwrap();
         let set = settings.inventory.unwrap();
-        assert_eq!(set.dumps(), "rank[0-1]/core[0-3] rank2/core[0-4],gpu[0-1] rank3/core4,gpu[0-1]");
+        assert_eq!(
+            set.dumps(),
+            "rank[0-1]/core[0-3] rank2/core[0-4],gpu[0-1] rank3/core4,gpu[0-1]"
+        );
         assert_eq!(set.nodelist().to_string(), "a[0-2],b");
         assert_eq!(set.properties().get("big").unwrap().to_string(), "2-3");
     }
 
     #[test]
     fn bad_tables_are_refused_with_key_and_entry() {
-        let config = |entry: Value| refusal(json!({"config": [{"hosts": "a", "cores": "0"}, entry]}));
+        let config =
+            |entry: Value| refusal(json!({"config": [{"hosts": "a", "cores": "0"}, entry]}));
         assert_eq!(
             config(json!({"hosts": "a["})),
             "error parsing [resource.config] array: config[1]: invalid hostlist 'a['"

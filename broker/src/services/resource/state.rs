@@ -42,12 +42,23 @@ pub enum Change {
     Lively(Idset),
     Exclude(Idset),
     Unexclude(Idset),
-    Drain { ranks: Idset, timestamp: f64, reason: Option<Arc<str>>, overwrite: Overwrite },
-    Undrain { ranks: Idset, reason: Option<Arc<str>>, overwrite: Overwrite },
+    Drain {
+        ranks: Idset,
+        timestamp: f64,
+        reason: Option<Arc<str>>,
+        overwrite: Overwrite,
+    },
+    Undrain {
+        ranks: Idset,
+        reason: Option<Arc<str>>,
+        overwrite: Overwrite,
+    },
     /// The inventory is known, and in the KVS.
     Define,
     /// The inventory expires at another time.
-    Update { expiration: f64 },
+    Update {
+        expiration: f64,
+    },
 }
 
 /// `drain` and `undrain` in the eventlog; the order of keys is that in which Flux shows them.
@@ -139,14 +150,13 @@ impl Change {
                     overwrite: *overwrite as i64,
                 })
             }
-            Change::Undrain { ranks, reason, overwrite } => {
-                Event::new(now, "undrain").with_context(&UndrainContext {
+            Change::Undrain { ranks, reason, overwrite } => Event::new(now, "undrain")
+                .with_context(&UndrainContext {
                     idset: ranks.to_string(),
                     nodelist: state.hosts.of(ranks),
                     overwrite: *overwrite as i64,
                     reason: reason.as_deref(),
-                })
-            }
+                }),
             Change::Define => Event::new(now, "resource-define").with_context(&DefineContext {
                 method: state.inventory.as_ref().map_or("", |i| i.method.as_str()),
             }),

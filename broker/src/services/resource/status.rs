@@ -91,8 +91,7 @@ impl Resource {
         let handle = context.handle().clone();
         context.spawn(
             async move {
-                let answer =
-                    handle.rpc_to::<job_manager::ResourceStatus>(Nodeid(0), &Empty).await;
+                let answer = handle.rpc_to::<job_manager::ResourceStatus>(Nodeid(0), &Empty).await;
                 match answer {
                     Ok(response) => Ok(Some(response.allocated)),
                     // It is loaded later than we are.

@@ -41,11 +41,7 @@ pub(super) async fn rewrite_events(handle: &Handle, events: &[Event]) -> Result<
 }
 
 /// `sync`: answered when it is on the disk.
-pub(super) async fn commit(
-    handle: &Handle,
-    ops: Vec<kvs::Op>,
-    sync: bool,
-) -> Result<(), Failure> {
+pub(super) async fn commit(handle: &Handle, ops: Vec<kvs::Op>, sync: bool) -> Result<(), Failure> {
     let flags = if sync { kvs::commit::SYNC } else { 0 };
     let request = kvs::CommitRequest { namespace: kvs::PRIMARY.to_owned(), flags, ops };
     match handle.rpc::<kvs::Commit>(&request).await {

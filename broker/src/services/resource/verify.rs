@@ -96,10 +96,8 @@ impl Verify {
         let mut verify = [("hostname", None), ("core", None), ("gpu", None)];
         for (key, mode) in table {
             let mode = mode.as_str().ok_or_else(|| VerifyError::ModeType(key.clone()))?;
-            let mode = Mode::parse(mode).ok_or_else(|| VerifyError::Mode {
-                key: key.clone(),
-                mode: mode.to_owned(),
-            })?;
+            let mode = Mode::parse(mode)
+                .ok_or_else(|| VerifyError::Mode { key: key.clone(), mode: mode.to_owned() })?;
             match verify.iter_mut().find(|(name, _)| name == key) {
                 Some((_, set)) => *set = Some(mode),
                 None if key == "default" => default = mode,
@@ -145,10 +143,7 @@ impl Verify {
         let of = |mode, a: &Idset, b: &Idset| {
             if minds(mode) { a.difference(b) } else { Idset::new() }
         };
-        Resources {
-            cores: of(self.core, &a.cores, &b.cores),
-            gpus: of(self.gpu, &a.gpus, &b.gpus),
-        }
+        Resources { cores: of(self.core, &a.cores, &b.cores), gpus: of(self.gpu, &a.gpus, &b.gpus) }
     }
 }
 

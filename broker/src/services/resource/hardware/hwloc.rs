@@ -92,7 +92,8 @@ mod sys {
             check("hwloc_topology_init", init(&raw mut handle))?;
             topology.handle = handle;
             topology.filter("hwloc_topology_set_io_types_filter", TYPE_FILTER_KEEP_IMPORTANT)?;
-            topology.filter("hwloc_topology_set_icache_types_filter", TYPE_FILTER_KEEP_STRUCTURE)?;
+            topology
+                .filter("hwloc_topology_set_icache_types_filter", TYPE_FILTER_KEEP_STRUCTURE)?;
             topology.without_gl()?;
             Ok(topology)
         }
@@ -138,12 +139,10 @@ mod sys {
 
         /// The topology as XML.
         pub(super) fn export(&self) -> Result<String, HwlocError> {
-            type Export =
-                extern "C" fn(Handle, *mut *mut c_char, *mut c_int, c_ulong) -> c_int;
+            type Export = extern "C" fn(Handle, *mut *mut c_char, *mut c_int, c_ulong) -> c_int;
             let name = "hwloc_topology_export_xmlbuffer";
             let export = self.call::<Export>(name)?;
-            let free =
-                self.call::<extern "C" fn(Handle, *mut c_char)>("hwloc_free_xmlbuffer")?;
+            let free = self.call::<extern "C" fn(Handle, *mut c_char)>("hwloc_free_xmlbuffer")?;
             let (mut buffer, mut length) = (ptr::null_mut(), 0);
             check(name, export(self.handle, &raw mut buffer, &raw mut length, 0))?;
             if buffer.is_null() {

@@ -188,7 +188,8 @@ mod tests {
         format!("<object type=\"PCIDev\">{devices}</object>")
     }
 
-    const CORES: &str = "<object type=\"Core\"><object type=\"PU\"/></object><object type=\"Core\"/>";
+    const CORES: &str =
+        "<object type=\"Core\"><object type=\"PU\"/></object><object type=\"Core\"/>";
 
     fn counts(inside: &str) -> (u64, u64) {
         let resources = resources(&machine(&format!("{CORES}{inside}"))).unwrap();
