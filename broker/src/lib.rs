@@ -28,6 +28,7 @@ pub mod service;
 pub mod services;
 pub mod startlog;
 pub mod state;
+pub mod subprocess;
 pub mod time;
 
 /// Version of this software, as brokers compare it when they join.

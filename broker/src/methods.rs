@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::message::{Flags, Message};
-use flux_protocol::payload::Payload;
+use flux_protocol::payload::{Payload, PayloadError};
 use flux_protocol::rpc::{Method, Reply};
 
 use crate::call::{Call, Sender};
@@ -64,12 +64,22 @@ impl<S: Service> Methods<S> {
 
     /// A method that is answered later, or by a stream: the handler keeps the call.
     pub fn serve<M: Method>(
+        self,
+        handler: impl Fn(&mut S, &Context<S>, M::Request, Call<M::Response>) + 'static,
+    ) -> Self {
+        self.serve_or::<M>(|error| error.into(), handler)
+    }
+
+    /// As [`Methods::serve`], where a payload that can't be decoded is answered in own words.
+    pub fn serve_or<M: Method>(
         mut self,
+        refusal: fn(PayloadError) -> Failure,
         handler: impl Fn(&mut S, &Context<S>, M::Request, Call<M::Response>) + 'static,
     ) -> Self {
         let checked =
             move |service: &mut S, context: &Context<S>, mut message: Message| match check::<M>(
                 &mut message,
+                refusal,
             ) {
                 Ok(request) => {
                     let call = Call::new(context.router().clone(), message);
@@ -100,7 +110,10 @@ impl<S: Service> Methods<S> {
     }
 }
 
-fn check<M: Method>(message: &mut Message) -> Result<M::Request, Failure> {
+fn check<M: Method>(
+    message: &mut Message,
+    refusal: fn(PayloadError) -> Failure,
+) -> Result<M::Request, Failure> {
     if !M::WHO.admits(message.cred) {
         return Err(Failure::new(Errno::EPERM, M::WHO.refusal()));
     }
@@ -108,7 +121,7 @@ fn check<M: Method>(message: &mut Message) -> Result<M::Request, Failure> {
     if M::REPLY == Reply::Never {
         message.flags.set(Flags::NORESPONSE);
     }
-    let request = M::Request::decode(message.payload.as_ref())?;
+    let request = M::Request::decode(message.payload.as_ref()).map_err(refusal)?;
     if M::REPLY == Reply::Stream && !message.is_streaming() {
         return Err(Errno::EPROTO.into());
     }

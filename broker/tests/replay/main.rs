@@ -10,4 +10,5 @@ mod attr;
 mod core_services;
 mod event;
 mod log;
+mod rexec;
 mod store;

@@ -22,6 +22,14 @@ pub mod flags {
     pub const WAITABLE: u32 = 16;
 }
 
+/// Bits of `local_flags` in [`ExecRequest`].
+pub mod local_flags {
+    /// Standard streams are the broker's own.
+    pub const STDIO_FALLTHROUGH: u32 = 1;
+    /// No process group of its own.
+    pub const NO_SETPGRP: u32 = 2;
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Command {
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,137 +1,376 @@
-//! One child process: its pipes, and its end.
+//! One process of the service: who listens to it, and what is kept of it.
+//!
+//! ```text
+//! foreground:  exec --- started, output.., finished, ENODATA --> gone
+//! background:  exec --- started                 (output is logged)
+//!                attach --- attached, output.., finished, ENODATA --> gone
+//!                wait   --- status, latest output --> gone
+//!              without a reader: gone when it exits, unless it is waitable
+//! ```
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
-use flux_protocol::rpc::rexec::{ExecRequest, Io, flags};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use flux_protocol::rpc::rexec::{self as rpc, flags};
+use nix::sys::signal::Signal;
 
-use crate::broker::Broker;
+use super::Rexec;
+use super::output::encode;
+use crate::call::{Call, Sender};
+use crate::context::Context;
+use crate::log::Severity;
+use crate::subprocess::{self, Event, Events, WriteError};
 
-/// Bytes that are read at a time.
-const CHUNK: usize = 64 << 10;
+/// Bytes of the latest output of a waitable process that its waiter gets.
+const RETAINED_MAX: usize = 8192;
+/// Unsent bytes of a client at which the output of its processes is left where it is.
+const BACKLOG_MAX: usize = 4 << 20;
+const BACKLOG_RETRY: Duration = Duration::from_millis(20);
 
-/// A process that runs.
+/// Whose connection output goes to; shared with the task that takes it from the process.
+pub(super) type ListenerUuid = Rc<RefCell<Option<Bytes>>>;
+
+#[derive(Debug)]
 pub(super) struct Process {
-    child: Child,
-    pid: i64,
-    stdin: Option<mpsc::UnboundedSender<Option<Vec<u8>>>>,
+    child: subprocess::Process,
+    command: rpc::Command,
+    /// Bits of [`flags`]: of the exec request, or of the attach request.
+    flags: u32,
+    rank: u32,
+    background: bool,
+    waitable: bool,
+    listener: Option<Call<rpc::ExecResponse>>,
+    listener_uuid: ListenerUuid,
+    waiter: Option<Call<rpc::WaitResponse>>,
+    retained: VecDeque<(rpc::Io, usize)>,
+    retained_bytes: usize,
+    status: Option<i32>,
+    ended_streams: BTreeSet<Rc<str>>,
+    complete: bool,
 }
 
-/// What happens to it, in this order; output may come after the exit.
-pub(super) enum Told {
-    /// Data, or nothing at the end of the stream.
-    Output { stream: &'static str, data: Option<Vec<u8>> },
-    /// wait(2) status.
-    Exited { status: i32 },
-    /// It has exited, and all its output was told.
-    Done,
+/// Take the events of a process, no faster than its listener reads.
+pub(super) fn pump(context: &Context<Rexec>, id: u64, mut events: Events, listener: ListenerUuid) {
+    let context = context.clone();
+    tokio::task::spawn_local(async move {
+        while let Some(event) = events.recv().await {
+            loop {
+                let uuid = listener.borrow().clone();
+                let backlog = uuid.map_or(0, |uuid| context.router().backlog(&uuid));
+                if backlog <= BACKLOG_MAX {
+                    break;
+                }
+                tokio::time::sleep(BACKLOG_RETRY).await;
+            }
+            let again = context.clone();
+            context.later(move |rexec: &mut Rexec| rexec.event(&again, id, event));
+            // Let the service answer before there is more.
+            tokio::task::yield_now().await;
+        }
+        let again = context.clone();
+        context.later(move |rexec: &mut Rexec| rexec.completed(&again, id));
+    });
 }
 
 impl Process {
-    /// Start a process in a group of its own.
-    pub(super) fn spawn(
-        broker: &Broker,
-        request: &ExecRequest,
+    /// Tell the client that it runs; a background process is let go.
+    pub(super) fn start(
+        context: &Context<Rexec>,
+        request: rpc::ExecRequest,
         background: bool,
-    ) -> Result<Process, Failure> {
-        let cmd = &request.cmd;
-        let (program, args) = cmd.cmdline.split_first().ok_or(Errno::EPROTO)?;
-        let mut command = Command::new(program);
-        command.args(args).env_clear().envs(&cmd.env).process_group(0);
-        if let Some(uri) = broker.attrs().get("local-uri") {
-            command.env("FLUX_URI", uri);
-        }
-        if let Some(cwd) = cmd.cwd.as_ref().filter(|cwd| std::path::Path::new(cwd).is_dir()) {
-            command.current_dir(cwd);
-        }
-        let wanted = |flag| {
-            let told = request.flags & flag != 0 && !background;
-            if told { Stdio::piped() } else { Stdio::null() }
+        child: subprocess::Process,
+        call: Call<rpc::ExecResponse>,
+    ) -> Process {
+        let started = rpc::ExecResponse::Started { pid: child.pid().into() };
+        let mut process = Process {
+            child,
+            command: request.cmd,
+            flags: request.flags,
+            rank: context.rank(),
+            background,
+            waitable: background && request.flags & flags::WAITABLE != 0,
+            listener: None,
+            listener_uuid: ListenerUuid::default(),
+            waiter: None,
+            retained: VecDeque::new(),
+            retained_bytes: 0,
+            status: None,
+            ended_streams: BTreeSet::new(),
+            complete: false,
         };
-        command.stdout(wanted(flags::STDOUT)).stderr(wanted(flags::STDERR));
-        command.stdin(if background { Stdio::null() } else { Stdio::piped() });
-        let mut child = command.spawn().map_err(|error| {
-            let errno = Errno::from(&error);
-            Failure::new(errno, format!("error launching process: {errno}"))
-        })?;
-        let pid = child.id().map_or(-1, i64::from);
-        let stdin = child.stdin.take().map(|mut pipe| {
-            let (data, mut queue) = mpsc::unbounded_channel::<Option<Vec<u8>>>();
-            tokio::task::spawn_local(async move {
-                while let Some(Some(data)) = queue.recv().await {
-                    if pipe.write_all(&data).await.is_err() {
-                        return;
-                    }
+        if background {
+            call.reply(&started);
+        } else {
+            call.send(&started);
+            process.listen(Some(call));
+        }
+        process
+    }
+
+    fn listen(&mut self, call: Option<Call<rpc::ExecResponse>>) {
+        *self.listener_uuid.borrow_mut() = call.as_ref().map(|call| call.sender().uuid);
+        self.listener = call;
+    }
+
+    pub(super) fn listener_uuid(&self) -> ListenerUuid {
+        self.listener_uuid.clone()
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.child.pid()
+    }
+
+    pub(super) fn label(&self) -> Option<&str> {
+        self.command.label.as_deref()
+    }
+
+    pub(super) fn has_exited(&self) -> bool {
+        self.child.has_exited()
+    }
+
+    pub(super) fn kill(&self, signum: i32) -> Result<(), nix::errno::Errno> {
+        self.child.kill(signum)
+    }
+
+    /// Is nothing left of it that anybody can ask for?
+    pub(super) fn is_done(&self) -> bool {
+        self.complete && !self.waitable
+    }
+
+    pub(super) fn is_listened_to_by(&self, sender: &Sender, matchtag: u32) -> bool {
+        self.listener
+            .as_ref()
+            .is_some_and(|call| call.matchtag().0 == matchtag && call.sender().ended_by(sender))
+    }
+
+    pub(super) fn info(&self) -> rpc::Process {
+        let mut words = self.command.cmdline.iter();
+        let name = words.next().map_or("", String::as_str);
+        let cmd = match (name, words.next()) {
+            // Every command of ours begins with it: the next word says more.
+            ("flux", Some(subcommand)) => format!("flux {subcommand}"),
+            _ => name.to_owned(),
+        };
+        rpc::Process {
+            pid: self.pid().into(),
+            cmd,
+            label: self.label().unwrap_or_default().to_owned(),
+            state: if self.complete { "Z" } else { "R" }.to_owned(),
+        }
+    }
+
+    // --- what the process does ---
+
+    pub(super) fn event(&mut self, context: &Context<Rexec>, event: Event) {
+        match event {
+            Event::Credit { stream, bytes } => self.credit(&stream, bytes),
+            Event::Output { stream, data } => self.output(context, &stream, &data),
+            Event::Eof { stream } => {
+                self.send_output(&stream, &[], true);
+                self.ended_streams.insert(stream);
+            }
+            Event::Exited { status } => {
+                self.status = Some(status);
+                self.send(&rpc::ExecResponse::Finished { status });
+            }
+        }
+    }
+
+    pub(super) fn stopped(&self) {
+        self.send(&rpc::ExecResponse::Stopped);
+    }
+
+    fn credit(&self, stream: &str, bytes: usize) {
+        if self.flags & flags::WRITE_CREDIT != 0 && !self.background {
+            let channels = [(stream.to_owned(), bytes as u64)].into();
+            self.send(&rpc::ExecResponse::AddCredit { channels });
+        }
+    }
+
+    fn output(&mut self, context: &Context<Rexec>, stream: &str, data: &[u8]) {
+        self.send_output(stream, data, false);
+        if !self.background {
+            return;
+        }
+        let severity = if stream == "stderr" { Severity::Err } else { Severity::Info };
+        let name = self.label().unwrap_or(base_name(&self.command));
+        let text = String::from_utf8_lossy(data);
+        context.log(severity, format!("{name}[{}]: {}", self.pid(), text.trim_end()));
+        if self.waitable {
+            self.retain(stream, data);
+        }
+    }
+
+    fn retain(&mut self, stream: &str, data: &[u8]) {
+        self.retained.push_back((encode(stream, self.rank, data, false), data.len()));
+        self.retained_bytes += data.len();
+        while self.retained_bytes > RETAINED_MAX && self.retained.len() > 1 {
+            if let Some((_, bytes)) = self.retained.pop_front() {
+                self.retained_bytes -= bytes;
+            }
+        }
+    }
+
+    /// It has exited, and nothing more comes from it.
+    pub(super) fn completed(&mut self, context: &Context<Rexec>) {
+        self.complete = true;
+        if self.background {
+            self.log_exit(context);
+        }
+        let listener = self.listener.take();
+        self.listen(None);
+        if let Some(call) = listener {
+            call.end();
+            self.waitable = false;
+        }
+        self.answer_waiter();
+    }
+
+    fn log_exit(&self, context: &Context<Rexec>) {
+        let label = self.label().map(|label| format!("{label}: ")).unwrap_or_default();
+        let status = self.status.unwrap_or_default();
+        let how = match status & 0x7f {
+            0 => format!("Exit {}", (status >> 8) & 0xff),
+            signal => format!("Killed by signal {signal}"),
+        };
+        let name = base_name(&self.command);
+        context.log(Severity::Info, format!("{label}{name}[{}]: {how}", self.pid()));
+    }
+
+    fn send(&self, response: &rpc::ExecResponse) {
+        if let Some(call) = &self.listener {
+            call.send(response);
+        }
+    }
+
+    fn send_output(&self, stream: &str, data: &[u8], eof: bool) {
+        if self.forwards(stream) {
+            let io = encode(stream, self.rank, data, eof);
+            self.send(&rpc::ExecResponse::Output { pid: self.pid().into(), io });
+        }
+    }
+
+    fn forwards(&self, stream: &str) -> bool {
+        let flag = match stream {
+            "stdout" => flags::STDOUT,
+            "stderr" => flags::STDERR,
+            _ => flags::CHANNEL,
+        };
+        self.flags & flag != 0
+    }
+
+    // --- what clients do ---
+
+    pub(super) fn write(&mut self, context: &Context<Rexec>, stream: &str, data: Bytes, eof: bool) {
+        let written = if data.is_empty() { Ok(()) } else { self.child.write(stream, data) };
+        match written {
+            Ok(()) if eof => self.child.close(stream),
+            Ok(()) | Err(WriteError::NoStream) => {}
+            Err(error @ WriteError::NoCredit) => {
+                context
+                    .log(Severity::Err, format!("Error writing to subprocess {stream}: {error}"));
+                let text = format!("internal fatal error: {error}");
+                let listener = self.listener.take();
+                self.listen(None);
+                if let Some(call) = listener {
+                    call.fail(Failure::new(Errno::ENOSPC, text));
                 }
-            });
-            data
-        });
-        Ok(Process { child, pid, stdin })
-    }
-
-    pub(super) fn pid(&self) -> i64 {
-        self.pid
-    }
-
-    /// Where to write to its stdin; closed when dropped.
-    pub(super) fn take_stdin(&mut self) -> Option<mpsc::UnboundedSender<Option<Vec<u8>>>> {
-        self.stdin.take()
-    }
-
-    /// Until it has exited and closed its output.
-    pub(super) async fn run(mut self, tell: impl Fn(Told)) {
-        let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
-        let exit = async {
-            let status = self.child.wait().await.map_or(0x7f00, ExitStatusExt::into_raw);
-            tell(Told::Exited { status });
-        };
-        tokio::join!(exit, read(stdout, "stdout", &tell), read(stderr, "stderr", &tell),);
-        tell(Told::Done);
-    }
-}
-
-async fn read<R: AsyncRead + Unpin>(pipe: Option<R>, stream: &'static str, tell: &impl Fn(Told)) {
-    let Some(mut pipe) = pipe else { return };
-    let mut buf = vec![0; CHUNK];
-    while let Ok(count @ 1..) = pipe.read(&mut buf).await {
-        let data = buf.get(..count).unwrap_or_default().to_vec();
-        tell(Told::Output { stream, data: Some(data) });
-    }
-    tell(Told::Output { stream, data: None });
-}
-
-/// Data as it travels: text, or base64 where it is not UTF-8.
-pub(super) fn io(stream: &str, rank: u32, data: Option<&[u8]>) -> Io {
-    let (encoding, text) = match data.map(|data| (std::str::from_utf8(data), data)) {
-        None => (None, None),
-        Some((Ok(text), _)) => (None, Some(text.to_owned())),
-        Some((Err(_), data)) => (Some("base64".to_owned()), Some(STANDARD.encode(data))),
-    };
-    Io {
-        stream: stream.to_owned(),
-        rank: rank.to_string(),
-        encoding,
-        data: text,
-        eof: data.is_none(),
-    }
-}
-
-/// EPROTO: not what the encoding says.
-pub(super) fn decode(io: &Io) -> Result<Option<Vec<u8>>, Failure> {
-    match (&io.data, io.encoding.as_deref()) {
-        (None, _) => Ok(None),
-        (Some(text), None | Some("UTF-8")) => Ok(Some(text.clone().into_bytes())),
-        (Some(text), Some("base64")) => {
-            let data = STANDARD.decode(text).map_err(|_| Failure::from(Errno::EPROTO))?;
-            Ok(Some(data))
+                let _ = self.kill(Signal::SIGKILL as i32);
+            }
         }
-        (Some(_), Some(_)) => Err(Errno::EPROTO.into()),
     }
+
+    pub(super) fn disconnect(&mut self, sender: &Sender) {
+        if self.waiter.as_ref().is_some_and(|call| call.sender().uuid == sender.uuid)
+            && let Some(call) = self.waiter.take()
+        {
+            call.into_request();
+        }
+        if self.listener.as_ref().is_some_and(|call| call.sender().uuid == sender.uuid) {
+            if let Some(call) = self.listener.take() {
+                call.into_request();
+            }
+            self.listen(None);
+            if !self.background {
+                let _ = self.kill(Signal::SIGKILL as i32);
+            }
+        }
+    }
+
+    pub(super) fn wait(&mut self, call: Call<rpc::WaitResponse>) {
+        let refusal = if !self.waitable {
+            Some((Errno::EINVAL, "process is not waitable"))
+        } else if self.waiter.is_some() {
+            Some((Errno::EINVAL, "process is already being waited on"))
+        } else if self.listener.is_some() {
+            Some((Errno::EBUSY, "subprocess has a client attached"))
+        } else {
+            None
+        };
+        match refusal {
+            Some((errno, text)) => call.fail(Failure::new(errno, text)),
+            None => {
+                self.waiter = Some(call);
+                self.answer_waiter();
+            }
+        }
+    }
+
+    fn answer_waiter(&mut self) {
+        if !self.complete {
+            return;
+        }
+        if let Some(call) = self.waiter.take() {
+            self.waitable = false;
+            call.reply(&rpc::WaitResponse {
+                status: self.status.unwrap_or_default(),
+                output: self.retained.drain(..).map(|(io, _)| io).collect(),
+            });
+        }
+    }
+
+    pub(super) fn attach(&mut self, rank: u32, flags: u32, call: Call<rpc::ExecResponse>) {
+        let refusal = if !self.background {
+            Some("subprocess is not in background mode")
+        } else if self.listener.is_some() {
+            Some("subprocess already has a client attached")
+        } else if self.waiter.is_some() {
+            Some("subprocess is being waited on")
+        } else {
+            None
+        };
+        if let Some(text) = refusal {
+            return call.fail(Failure::new(Errno::EBUSY, text));
+        }
+        self.flags = flags;
+        self.rank = rank;
+        let pid = self.pid().into();
+        call.send(&rpc::ExecResponse::Attached { pid, cmd: self.command.clone() });
+        self.listen(Some(call));
+        // The client expects an end of each stream that it asked for.
+        for stream in &self.ended_streams {
+            self.send_output(stream, &[], true);
+        }
+        if let Some(status) = self.status {
+            self.send(&rpc::ExecResponse::Finished { status });
+        }
+        if self.complete {
+            self.waitable = false;
+            let listener = self.listener.take();
+            self.listen(None);
+            if let Some(call) = listener {
+                call.end();
+            }
+        }
+    }
+}
+
+fn base_name(command: &rpc::Command) -> &str {
+    let program = command.cmdline.first().map_or("", String::as_str);
+    program.rsplit('/').next().unwrap_or(program)
 }
