@@ -15,6 +15,7 @@ use crate::services::content_sqlite::ContentSqlite;
 use crate::services::job_exec::JobExec;
 use crate::services::job_info::JobInfo;
 use crate::services::job_ingest::JobIngest;
+use crate::services::job_list::JobList;
 use crate::services::job_manager::JobManager;
 use crate::services::kvs::Kvs;
 use crate::services::kvs_watch::KvsWatch;
@@ -47,6 +48,7 @@ pub const MODULES: &[Module] = &[
     module::<Resource>(On::All),
     module::<JobManager>(On::Leader),
     module::<JobInfo>(On::All),
+    module::<JobList>(On::Leader),
     module::<JobIngest>(On::All),
     module::<JobExec>(On::Leader),
     module::<Sched>(On::Leader),

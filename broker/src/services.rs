@@ -12,6 +12,7 @@ pub mod heartbeat;
 pub mod job_exec;
 pub mod job_info;
 pub mod job_ingest;
+pub mod job_list;
 pub mod job_manager;
 pub mod kvs;
 pub mod kvs_watch;
