@@ -31,6 +31,7 @@ mod signals;
 mod startup;
 mod sys;
 mod task;
+mod terminus;
 mod tmpdir;
 
 const USAGE: &str = "Usage: flux-shell [OPTIONS] JOBID

@@ -153,6 +153,11 @@ impl Output {
         }
     }
 
+    /// A task's terminal shows something.
+    pub(crate) fn terminal_data(&mut self, index: usize, data: Bytes, journal: &mut Journal) {
+        self.write(index, Stream::Stdout, Some(data), journal);
+    }
+
     /// A stream of a task has ended.
     pub(crate) fn eof(&mut self, index: usize, stream: Stream, journal: &mut Journal) {
         let rest = self.stream(index, stream).and_then(|stream| stream.lines.finish());

@@ -29,7 +29,7 @@ pub(crate) fn apply(options: &Options, log: &Log) -> Result<(), Fatal> {
 
 /// Limits that the system does not allow are reported and left alone.
 fn set(name: &str, resource: Resource, limit: i64, log: &Log) {
-    let (_, hard) = match getrlimit(resource) {
+    let (now, hard) = match getrlimit(resource) {
         Ok(limits) => limits,
         Err(e) => {
             log.error(COMPONENT, format_args!("getrlimit {name}: {}", e.desc()));
@@ -44,6 +44,9 @@ fn set(name: &str, resource: Resource, limit: i64, log: &Log) {
             format_args!("{name} exceeds current max, raising value to hard limit"),
         );
         soft = hard;
+    }
+    if soft == now {
+        return;
     }
     if let Err(e) = setrlimit(resource, soft, hard) {
         log.error(COMPONENT, format_args!("setrlimit {name}: {}", e.desc()));

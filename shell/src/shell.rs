@@ -36,6 +36,7 @@ use crate::pmi::{self, Pmi};
 use crate::signals::{Trapped, Warning};
 use crate::startup::{EarlyFatal, Startup};
 use crate::task::{self, Task};
+use crate::terminus::{self, Terminus};
 use crate::tmpdir::JobTmpdir;
 
 mod launch;
@@ -59,6 +60,8 @@ struct Shell {
     pmi: Option<Pmi>,
     doom: Doom,
     warning: Option<Warning>,
+    terminus: Terminus,
+    pty: terminus::config::Config,
     tasks: Vec<Task>,
     /// Shells that have tasks which have not ended; counted by the leader.
     active_shells: flux_protocol::idset::Idset,
@@ -76,6 +79,7 @@ struct Sources {
     trapped: Trapped,
     tasks: mpsc::Receiver<task::Event>,
     pmi: mpsc::UnboundedReceiver<pmi::Event>,
+    terminus: terminus::Sources,
     /// To be handed to tasks when they start.
     task_sender: mpsc::Sender<task::Event>,
 }
@@ -118,6 +122,7 @@ impl Shell {
     async fn live(&mut self, sources: &mut Sources) -> Result<(), Fatal> {
         self.enter(sources).await?;
         self.start_tasks(&sources.task_sender)?;
+        self.terminus.begin();
         self.enter_started().await?;
         self.run(sources).await
     }

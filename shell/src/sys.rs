@@ -3,10 +3,12 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use nix::errno::Errno;
+use tokio::io::unix::AsyncFd;
 
 /// kill(2) with a real-time signal; a negative id is a process group's.
 pub(crate) fn kill_realtime(pid: i32, signum: i32) -> Result<(), Errno> {
@@ -89,4 +91,23 @@ pub(crate) fn fnmatch(pattern: &str, text: &str) -> bool {
     };
     // SAFETY: both are NUL-terminated and outlive the call.
     unsafe { libc::fnmatch(pattern.as_ptr(), text.as_ptr(), 0) == 0 }
+}
+/// Set the size of a terminal.
+pub(crate) fn set_window_size(terminal: RawFd, rows: u16, columns: u16) -> Result<(), Errno> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads a winsize, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(terminal, libc::TIOCSWINSZ, &raw const size) }).map(drop)
+}
+
+/// Send a signal to the foreground process group of a terminal.
+pub(crate) fn signal_terminal(terminal: RawFd, signum: i32) -> Result<(), Errno> {
+    // SAFETY: TIOCSIG takes a number.
+    Errno::result(unsafe { libc::ioctl(terminal, libc::TIOCSIG, signum) }).map(drop)
+}
+
+/// Watch a file for readiness.
+pub(crate) fn register(file: std::fs::File) -> io::Result<AsyncFd<std::fs::File>> {
+    // SAFETY: the file owns its descriptor, which is closed only when the file is dropped, and
+    // that is after its removal from the reactor.
+    unsafe { AsyncFd::register(file) }.map_err(io::Error::from)
 }

@@ -61,6 +61,8 @@ pub(crate) struct Task {
     group: bool,
     /// wait(2) status, once it has ended and its streams are closed.
     pub(crate) status: Option<i32>,
+    /// wait(2) status of one whose terminal is still open.
+    pub(crate) waiting: Option<i32>,
     stdin: Option<Stdin>,
 }
 
@@ -132,7 +134,7 @@ impl Task {
             let status = status.map_or(1 << 8, ExitStatusExt::into_raw);
             let _ = events.send(Event::Exited { index, status }).await;
         });
-        Task { id: plan.id, pid, group, status: None, stdin }
+        Task { id: plan.id, pid, group, status: None, waiting: None, stdin }
     }
 
     pub(crate) fn is_complete(&self) -> bool {

@@ -24,6 +24,12 @@ struct InitContext<'a> {
     #[serde(rename = "leader-rank")]
     leader_rank: u32,
     size: usize,
+    /// Where a client may attach to the first task's terminal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pty: Option<&'a str>,
+    /// What that terminal shows is in the output, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capture: Option<u8>,
 }
 
 #[derive(Serialize)]
@@ -37,12 +43,19 @@ struct StartContext<'a> {
 /// For debuggers.
 const STOP_IN_EXEC: &str = "stop-tasks-in-exec";
 
+/// The terminal takes their places.
+fn null_streams() -> Streams {
+    Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null() }
+}
+
 impl Shell {
     pub(super) fn post_init(&mut self) {
         let context = InitContext {
             service: &self.job.service,
             leader_rank: self.job.leader(),
             size: self.job.size(),
+            pty: self.pty.interactive.then_some("terminus.0"),
+            capture: (self.pty.interactive && self.pty.capture).then_some(1),
         };
         self.journal.append(journal::EXEC, "shell.init", &context, INIT_PATIENCE);
     }
@@ -74,15 +87,20 @@ impl Shell {
             env.extend(endpoint.env.map(|(name, value)| (name.to_owned(), value)));
             inherited.push(endpoint.fd);
         }
-        let plan = Plan { id, argv: self.command(id), env };
+        let mut plan = Plan { id, argv: self.command(id), env };
         let mut streams = Streams::default();
         match self.input.open_file() {
             None => {}
             Some(Ok(file)) => streams.stdin = Stdio::from(file),
             Some(Err(text)) => return Err(Fatal::new("input.file", text)),
         }
+        let terminal = self.open_terminal(&mut plan)?;
+        if terminal.is_some() {
+            streams = null_streams();
+        }
         let options = &self.job.jobspec.options;
         let special = Special {
+            terminal,
             no_group: options.is_set("nosetpgrp"),
             stop_in_exec: options.is_set(STOP_IN_EXEC),
             ..Special::default()
@@ -97,6 +115,21 @@ impl Shell {
             return Err(Fatal::new("ptrace", format!("can't stop task {}: {}", id.rank, e.desc())));
         }
         Ok(Task::follow(&plan, child, !special.no_group, events.clone()))
+    }
+
+    /// Where the `pty` option gives the task a terminal, the path of that.
+    fn open_terminal(&mut self, plan: &mut Plan) -> Result<Option<String>, Fatal> {
+        let rank = plan.id.rank;
+        if !self.pty.ranks.contains(rank) {
+            return Ok(None);
+        }
+        let captured = self.pty.captures(rank);
+        let wait = self.pty.interactive && rank == 0;
+        let opened = self.terminus.open_task(rank, captured, wait);
+        plan.env.insert("FLUX_TERMINUS_SESSION".to_owned(), rank.to_string());
+        opened
+            .map(Some)
+            .map_err(|e| Fatal::new("pty", format!("terminus_session_open: {}", e.desc())))
     }
 
     /// The task's command, templates rendered.

@@ -52,6 +52,11 @@ impl Shell {
                 Ok(())
             }
             "disconnect" => Ok(()),
+            terminal if terminal.starts_with("terminus.") => {
+                let method = terminal.get("terminus.".len()..).unwrap_or_default();
+                self.terminus.request(request, method, self.job.userid);
+                Ok(())
+            }
             _ => Err((Errno::ENOSYS, "")),
         };
         if let Err(refused) = result {

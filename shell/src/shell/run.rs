@@ -13,14 +13,16 @@ use super::{Shell, Sources, raise};
 use crate::fatal::Fatal;
 use crate::input::Target;
 use crate::output::Remote;
-use crate::task::{self, StdinFull};
-use crate::{io, pmi};
+use crate::task::{self, StdinFull, Stream};
+use crate::{io, pmi, terminus};
 
 /// What the loop hears besides requests and output.
 #[derive(Debug)]
 enum Wake {
     Task(task::Event),
     Pmi(pmi::Event),
+    Terminal(u32, terminus::Said),
+    TerminalExited(u32, i32),
     Commit(crate::journal::Committed),
     Credit(Result<i64, flux_client::RpcError>),
     Request(Message),
@@ -74,6 +76,8 @@ impl Shell {
             }
             match self.next(sources, &mut from_watches).await {
                 Wake::Task(event) => self.task_event(event)?,
+                Wake::Terminal(id, said) => self.terminal_said(id, said)?,
+                Wake::TerminalExited(id, status) => self.terminus.exited(id, status),
                 Wake::Pmi(event) => self.pmi_event(event).await?,
                 Wake::Commit(committed) => self.journal.committed(committed),
                 Wake::Credit(grant) => {
@@ -87,6 +91,7 @@ impl Shell {
                 Wake::Signal(signum) => {
                     self.log.debug("signals", format_args!("forwarding signal {signum} to tasks"));
                     self.kill_tasks(signum);
+                    self.terminus.hurry();
                 }
                 Wake::Input(line) => self.input_event(&line),
                 Wake::Expiration(expiration) => {
@@ -128,6 +133,10 @@ impl Shell {
         tokio::select! {
             Some(event) = sources.tasks.recv(), if has_room => Wake::Task(event),
             Some(event) = sources.pmi.recv() => Wake::Pmi(event),
+            Some((id, said)) = sources.terminus.said.recv(), if has_room => {
+                Wake::Terminal(id, said)
+            }
+            Some((id, status)) = sources.terminus.exits.recv() => Wake::TerminalExited(id, status),
             Some(wake) = watched.recv() => wake,
             committed = self.journal.answer() => Wake::Commit(committed),
             grant = credit => Wake::Credit(grant),
@@ -175,8 +184,9 @@ impl Shell {
 
     /// Whether there is nothing left to wait for.
     fn is_done(&mut self) -> bool {
-        let all_complete =
-            self.finished && (!self.job.is_leader() || self.active_shells.is_empty());
+        let all_complete = self.finished
+            && self.terminus.is_empty()
+            && (!self.job.is_leader() || self.active_shells.is_empty());
         if !all_complete {
             return false;
         }
@@ -201,7 +211,17 @@ impl Shell {
 
     fn task_exited(&mut self, index: usize, status: i32) -> Result<(), Fatal> {
         let Some(task) = self.tasks.get_mut(index) else { return Ok(()) };
+        let rank = task.id.rank;
+        if self.terminus.is_captured_and_open(rank) {
+            task.waiting = Some(status);
+            return Ok(());
+        }
         task.status = Some(status);
+        if self.pty.ranks.contains(rank) {
+            self.output.eof(index, Stream::Stderr, &mut self.journal);
+            self.output.eof(index, Stream::Stdout, &mut self.journal);
+            self.terminus.exited(rank, status);
+        }
         let info = task.info();
         let (rank, code) = (info.rank, info.exitcode);
         self.log.debug(None, format_args!("task {rank} complete status={code}"));
@@ -212,6 +232,23 @@ impl Shell {
             self.tasks_finished();
         }
         Ok(())
+    }
+
+    fn terminal_said(&mut self, id: u32, said: terminus::Said) -> Result<(), Fatal> {
+        let captured = self.terminus.said(id, &said);
+        let Some(task) = self.tasks.iter_mut().find(|task| captured && task.id.rank == id) else {
+            return Ok(());
+        };
+        let index = task.id.index;
+        match (said, task.waiting.take()) {
+            (terminus::Said::Data(data), waiting) => {
+                task.waiting = waiting;
+                self.output.terminal_data(index, data, &mut self.journal);
+                Ok(())
+            }
+            (terminus::Said::Closed, Some(status)) => self.task_exited(index, status),
+            (terminus::Said::Closed, None) => Ok(()),
+        }
     }
 
     /// All tasks here have ended.

@@ -18,6 +18,7 @@ use crate::output::Output;
 use crate::pmi::Pmi;
 use crate::signals::{Trapped, Warning};
 use crate::startup::Startup;
+use crate::terminus::{self, Terminus};
 use crate::tmpdir::{self, JobTmpdir};
 use crate::{batch, files, rlimit};
 
@@ -36,6 +37,7 @@ impl Shell {
         let (pmi_sender, pmi) = mpsc::unbounded_channel();
         log.set_rank(job.shell_rank);
         let place = Place { rundir: rundir.as_deref(), jobid_path: &jobid_path };
+        let (terminus, terminals) = Terminus::new(&job, &flux, log);
         match set_up(&flux, &mut job, log, &mut journal, &place, pmi_sender).await {
             Ok(parts) => {
                 let active = u32::try_from(job.size()).unwrap_or(u32::MAX);
@@ -51,6 +53,8 @@ impl Shell {
                     pmi: parts.pmi,
                     doom: parts.doom,
                     warning: parts.warning,
+                    terminus,
+                    pty: parts.pty,
                     tasks: Vec::new(),
                     active_shells: flux_protocol::idset::Idset::first_n(active),
                     finished: false,
@@ -58,7 +62,16 @@ impl Shell {
                     tmpdir: parts.tmpdir,
                     job,
                 };
-                Ok((shell, Sources { events, service, trapped, tasks, pmi, task_sender }))
+                let sources = Sources {
+                    events,
+                    service,
+                    trapped,
+                    tasks,
+                    pmi,
+                    terminus: terminals,
+                    task_sender,
+                };
+                Ok((shell, sources))
             }
             Err(fatal) => Err((flux, journal, fatal)),
         }
@@ -79,6 +92,7 @@ struct Parts {
     pmi: Option<Pmi>,
     doom: Doom,
     warning: Option<Warning>,
+    pty: terminus::config::Config,
     tmpdir: JobTmpdir,
 }
 
@@ -116,6 +130,7 @@ async fn set_up(
     if let Some(gpus) = Gpus::new(job, log)? {
         environment.set_gpus(gpus);
     }
+    let pty = terminus::config::Config::new(job, log)?;
     let batch = batch::prepare(job, tmpdir.path())?;
     let doom = Doom::new(job)?;
     rlimit::apply(&job.jobspec.options, log)?;
@@ -124,7 +139,7 @@ async fn set_up(
         warning.set_expiration(job.expiration, log);
     }
     log_layout(job, log);
-    Ok(Parts { output, input, environment, affinity, batch, pmi, doom, warning, tmpdir })
+    Ok(Parts { output, input, environment, affinity, batch, pmi, doom, warning, pty, tmpdir })
 }
 
 fn log_layout(job: &Job, log: &Log) {

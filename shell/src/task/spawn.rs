@@ -17,6 +17,8 @@ pub(crate) struct Special {
     pub(crate) no_group: bool,
     /// Make this terminal the controlling one and stdin, stdout and stderr.
     pub(crate) terminal: Option<String>,
+    /// Another directory than the shell's.
+    pub(crate) cwd: Option<std::path::PathBuf>,
     /// Stop when exec has succeeded, for a debugger to attach.
     pub(crate) stop_in_exec: bool,
 }
@@ -65,6 +67,9 @@ fn prepare(command: &mut std::process::Command, special: &Special) {
         sys::attach_terminal(command, terminal);
     } else if !special.no_group {
         command.process_group(0);
+    }
+    if let Some(cwd) = &special.cwd {
+        command.current_dir(cwd);
     }
     if special.stop_in_exec {
         sys::stop_in_exec(command);
