@@ -33,6 +33,7 @@ use crate::journal::{self, Journal};
 use crate::log::Log;
 use crate::output::{self, Output};
 use crate::pmi::{self, Pmi};
+use crate::rexec::Rexec;
 use crate::signals::{Trapped, Warning};
 use crate::startup::{EarlyFatal, Startup};
 use crate::task::{self, Task};
@@ -56,10 +57,13 @@ struct Shell {
     input: Input,
     environment: Environment,
     affinity: Affinity,
+    /// Of tasks' out-of-memory scores.
+    oom_adjust: Option<i32>,
     batch: Option<BatchCommand>,
     pmi: Option<Pmi>,
     doom: Doom,
     warning: Option<Warning>,
+    rexec: Rexec,
     terminus: Terminus,
     pty: terminus::config::Config,
     tasks: Vec<Task>,
@@ -69,6 +73,9 @@ struct Shell {
     finished: bool,
     /// An exception has been raised: once is enough.
     raised: bool,
+    /// Tables of processes that are being gathered, and who says when one is there.
+    gathering: usize,
+    gathered: mpsc::UnboundedSender<()>,
     tmpdir: JobTmpdir,
 }
 
@@ -80,6 +87,8 @@ struct Sources {
     tasks: mpsc::Receiver<task::Event>,
     pmi: mpsc::UnboundedReceiver<pmi::Event>,
     terminus: terminus::Sources,
+    rexec: mpsc::Receiver<task::Event>,
+    gathered: mpsc::UnboundedReceiver<()>,
     /// To be handed to tasks when they start.
     task_sender: mpsc::Sender<task::Event>,
 }
@@ -180,6 +189,12 @@ impl Shell {
         }
     }
 
+    /// SIGKILL to whatever has been started here.
+    fn kill_all(&self) {
+        self.kill_tasks(libc::SIGKILL);
+        self.rexec.kill_all(libc::SIGKILL);
+    }
+
     fn kill_tasks(&self, signum: i32) {
         for task in &self.tasks {
             if let Err(e) = task.kill(signum) {
@@ -209,11 +224,11 @@ impl Shell {
             }
             self.log.fatal(fatal.component, &fatal.text);
             self.drain_log();
-            self.kill_tasks(libc::SIGKILL);
+            self.kill_all();
             self.journal.sync().await;
             raise(&self.flux, self.job.id, &fatal, &mut self.raised).await;
         }
-        self.kill_tasks(libc::SIGKILL);
+        self.kill_all();
         // Whoever waits for an answer gets one.
         let _ = service.remove().await;
         let _ = self.flux.flush().await;

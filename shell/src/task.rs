@@ -56,6 +56,8 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) id: TaskId,
+    /// First word of its command.
+    pub(crate) program: String,
     pub(crate) pid: i32,
     /// Leads a process group of its own.
     group: bool,
@@ -115,6 +117,7 @@ impl Task {
     ) -> Task {
         let index = plan.id.index;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
+        let program = plan.argv.first().cloned().unwrap_or_default();
         let stdin = child.stdin.take().map(Stdin::new);
         let stdout = child.stdout.take();
         let stderr = child.stderr.take();
@@ -134,7 +137,7 @@ impl Task {
             let status = status.map_or(1 << 8, ExitStatusExt::into_raw);
             let _ = events.send(Event::Exited { index, status }).await;
         });
-        Task { id: plan.id, pid, group, status: None, waiting: None, stdin }
+        Task { id: plan.id, program, pid, group, status: None, waiting: None, stdin }
     }
 
     pub(crate) fn is_complete(&self) -> bool {

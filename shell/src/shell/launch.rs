@@ -108,8 +108,12 @@ impl Shell {
         self.affinity.enter(id.index, &self.log);
         let child = spawn(&plan, streams, &special, inherited);
         let child = child.map_err(|e| self.start_failed(id, &plan, &e))?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        if let (Some(adjust), Some(pid)) = (self.oom_adjust, pid) {
+            crate::oom::adjust(pid, adjust, &self.log);
+        }
         if special.stop_in_exec
-            && let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok())
+            && let Some(pid) = pid
             && let Err(e) = crate::sys::leave_stopped(pid)
         {
             return Err(Fatal::new("ptrace", format!("can't stop task {}: {}", id.rank, e.desc())));

@@ -1,17 +1,24 @@
 //! Requests to `UID-shell-ID`: from users, from the execution system, and from other shells.
 
+use flux_client::{RawPending, Request, RpcError};
 use flux_protocol::errno::Errno;
-use flux_protocol::message::Message;
+use flux_protocol::message::{Message, Nodeid};
 use flux_protocol::payload::{decode_json, encode_json};
 use flux_protocol::rpc::rexec::Io;
 use serde::Deserialize;
+use serde_json::json;
+use std::time::Duration;
 
 use super::Shell;
 use super::run::TasksComplete;
 use crate::fatal::Fatal;
 use crate::input::Refusal;
 use crate::output::{Credit, WriteRequest};
+use crate::proctable::{Packed, Proctable, Row};
 use crate::task;
+
+/// How long other shells may take to answer.
+const GATHER_LIMIT: Duration = Duration::from_secs(5);
 
 /// The execution system tells of something that has happened to the job.
 #[derive(Deserialize)]
@@ -52,12 +59,21 @@ impl Shell {
                 Ok(())
             }
             "disconnect" => Ok(()),
-            terminal if terminal.starts_with("terminus.") => {
-                let method = terminal.get("terminus.".len()..).unwrap_or_default();
-                self.terminus.request(request, method, self.job.userid);
+            "proctable" => {
+                self.proctable_request(request);
                 Ok(())
             }
-            _ => Err((Errno::ENOSYS, "")),
+            method => match method.split_once('.') {
+                Some(("terminus", method)) => {
+                    self.terminus.request(request, method, self.job.userid);
+                    Ok(())
+                }
+                Some(("rexec", method)) => {
+                    self.rexec.request(request, method);
+                    Ok(())
+                }
+                _ => Err((Errno::ENOSYS, "")),
+            },
         };
         if let Err(refused) = result {
             self.refuse(request, refused);
@@ -142,6 +158,49 @@ impl Shell {
         }
     }
 
+    /// The leader answers for all shells, others for themselves.
+    fn proctable_request(&mut self, request: &Message) {
+        let mut table = Proctable::default();
+        for task in &self.tasks {
+            table.push(Row {
+                task: i64::from(task.id.rank),
+                host: self.job.hostname.clone(),
+                executable: task.program.clone(),
+                pid: i64::from(task.pid),
+                broker_rank: i64::from(self.job.broker_rank),
+            });
+        }
+        if !self.job.is_leader() || self.job.size() == 1 {
+            self.respond(request, encode_json(&table.pack()).unwrap_or_default());
+            return;
+        }
+        let topic = format!("{}.proctable", self.job.service);
+        let others: Vec<_> = self
+            .job
+            .layout
+            .nodes
+            .iter()
+            .skip(1)
+            .map(|node| {
+                let ask = Request::new(topic.as_str()).to(Nodeid(node.broker_rank));
+                self.flux.start_raw(ask.payload(encode_json(&json!({})).unwrap_or_default()))
+            })
+            .collect();
+        self.gathering += 1;
+        let (flux, gathered, request) = (self.flux.clone(), self.gathered.clone(), request.clone());
+        tokio::spawn(async move {
+            let whole = tokio::time::timeout(GATHER_LIMIT, gather(table, others)).await;
+            // Who asked has gone if that fails. A shell that does not answer has ended.
+            let _ = match whole {
+                Ok(Some(packed)) => {
+                    flux.respond(&request, encode_json(&packed).unwrap_or_default())
+                }
+                _ => flux.refuse(&request, Errno::ECANCELED, ""),
+            };
+            let _ = gathered.send(());
+        });
+    }
+
     fn write_request(&mut self, request: &Message) -> Result<(), Refused> {
         let write: WriteRequest = decode(request)?;
         if let Err(e) = self.output.write_remote(&write, &mut self.journal) {
@@ -166,6 +225,17 @@ impl Shell {
         self.shell_complete(shell_rank);
         Ok(())
     }
+}
+
+async fn gather(mut table: Proctable, others: Vec<Result<RawPending, RpcError>>) -> Option<Packed> {
+    for other in others {
+        let part = other.ok()?.await.ok()?;
+        let part: Packed = decode_json(part.payload.as_ref()).ok()?;
+        if !table.merge(&part) {
+            return None;
+        }
+    }
+    Some(table.pack())
 }
 
 fn decode<T: serde::de::DeserializeOwned>(request: &Message) -> Result<T, Refused> {

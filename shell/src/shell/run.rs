@@ -23,6 +23,8 @@ enum Wake {
     Pmi(pmi::Event),
     Terminal(u32, terminus::Said),
     TerminalExited(u32, i32),
+    Process(task::Event),
+    Gathered,
     Commit(crate::journal::Committed),
     Credit(Result<i64, flux_client::RpcError>),
     Request(Message),
@@ -78,6 +80,8 @@ impl Shell {
                 Wake::Task(event) => self.task_event(event)?,
                 Wake::Terminal(id, said) => self.terminal_said(id, said)?,
                 Wake::TerminalExited(id, status) => self.terminus.exited(id, status),
+                Wake::Process(event) => self.rexec.event(event),
+                Wake::Gathered => self.gathering -= 1,
                 Wake::Pmi(event) => self.pmi_event(event).await?,
                 Wake::Commit(committed) => self.journal.committed(committed),
                 Wake::Credit(grant) => {
@@ -137,6 +141,8 @@ impl Shell {
                 Wake::Terminal(id, said)
             }
             Some((id, status)) = sources.terminus.exits.recv() => Wake::TerminalExited(id, status),
+            Some(event) = sources.rexec.recv() => Wake::Process(event),
+            Some(()) = sources.gathered.recv() => Wake::Gathered,
             Some(wake) = watched.recv() => wake,
             committed = self.journal.answer() => Wake::Commit(committed),
             grant = credit => Wake::Credit(grant),
@@ -157,6 +163,7 @@ impl Shell {
         let deadlines = [
             self.journal.deadline(),
             self.doom.deadline(),
+            self.rexec.deadline(),
             self.warning.as_ref().and_then(|warning| warning.deadline()),
         ];
         deadlines.into_iter().flatten().min()
@@ -176,6 +183,9 @@ impl Shell {
             // Its failure would be the job's end, which comes anyway.
             drop(self.flux.start::<job_manager::Kill>(Nodeid::ANY, &request));
         }
+        if is_over(self.rexec.deadline()) {
+            self.rexec.expire();
+        }
         if is_over(self.doom.deadline()) {
             return Err(self.doom.expire(&self.job));
         }
@@ -186,6 +196,8 @@ impl Shell {
     fn is_done(&mut self) -> bool {
         let all_complete = self.finished
             && self.terminus.is_empty()
+            && self.rexec.is_idle()
+            && self.gathering == 0
             && (!self.job.is_leader() || self.active_shells.is_empty());
         if !all_complete {
             return false;
@@ -225,6 +237,9 @@ impl Shell {
         let info = task.info();
         let (rank, code) = (info.rank, info.exitcode);
         self.log.debug(None, format_args!("task {rank} complete status={code}"));
+        if info.signaled == libc::SIGKILL {
+            crate::oom::explain(&self.job.hostname, &self.log);
+        }
         if self.doom.task_exited(&self.job, &info, &mut self.journal)? {
             self.tell_leader("doom", &info);
         }
@@ -254,6 +269,7 @@ impl Shell {
     /// All tasks here have ended.
     fn tasks_finished(&mut self) {
         self.finished = true;
+        self.rexec.shut_down();
         if self.job.is_leader() {
             self.shell_complete(0);
         } else {
@@ -401,7 +417,7 @@ impl Shell {
     /// Without its broker a shell can't do its work.
     fn lost(&self, why: &str) -> Fatal {
         eprintln!("flux-shell: FATAL: {why}");
-        self.kill_tasks(libc::SIGKILL);
+        self.kill_all();
         Fatal::silent()
     }
 }

@@ -16,11 +16,13 @@ use crate::journal::Journal;
 use crate::log::Log;
 use crate::output::Output;
 use crate::pmi::Pmi;
+use crate::rexec::Rexec;
 use crate::signals::{Trapped, Warning};
 use crate::startup::Startup;
+use crate::task;
 use crate::terminus::{self, Terminus};
 use crate::tmpdir::{self, JobTmpdir};
-use crate::{batch, files, rlimit};
+use crate::{batch, files, oom, rlimit};
 
 /// Pieces of output that wait for the shell; more stay in the pipes.
 const TASK_EVENTS: usize = 64;
@@ -35,6 +37,7 @@ impl Shell {
         let Startup { flux, events, service, mut job, rundir, jobid_path } = startup;
         let (task_sender, tasks) = mpsc::channel(TASK_EVENTS);
         let (pmi_sender, pmi) = mpsc::unbounded_channel();
+        let (gathered_sender, gathered) = mpsc::unbounded_channel();
         log.set_rank(job.shell_rank);
         let place = Place { rundir: rundir.as_deref(), jobid_path: &jobid_path };
         let (terminus, terminals) = Terminus::new(&job, &flux, log);
@@ -49,16 +52,20 @@ impl Shell {
                     input: parts.input,
                     environment: parts.environment,
                     affinity: parts.affinity,
+                    oom_adjust: parts.oom_adjust,
                     batch: parts.batch,
                     pmi: parts.pmi,
                     doom: parts.doom,
                     warning: parts.warning,
+                    rexec: parts.rexec,
                     terminus,
                     pty: parts.pty,
                     tasks: Vec::new(),
                     active_shells: flux_protocol::idset::Idset::first_n(active),
                     finished: false,
                     raised: false,
+                    gathering: 0,
+                    gathered: gathered_sender,
                     tmpdir: parts.tmpdir,
                     job,
                 };
@@ -69,6 +76,8 @@ impl Shell {
                     tasks,
                     pmi,
                     terminus: terminals,
+                    rexec: parts.rexec_events,
+                    gathered,
                     task_sender,
                 };
                 Ok((shell, sources))
@@ -88,11 +97,14 @@ struct Parts {
     input: Input,
     environment: Environment,
     affinity: Affinity,
+    oom_adjust: Option<i32>,
     batch: Option<batch::BatchCommand>,
     pmi: Option<Pmi>,
     doom: Doom,
     warning: Option<Warning>,
     pty: terminus::config::Config,
+    rexec: Rexec,
+    rexec_events: mpsc::Receiver<task::Event>,
     tmpdir: JobTmpdir,
 }
 
@@ -131,6 +143,8 @@ async fn set_up(
         environment.set_gpus(gpus);
     }
     let pty = terminus::config::Config::new(job, log)?;
+    let oom_adjust = oom::adjustment(&job.jobspec.options)?;
+    let (rexec, rexec_events) = Rexec::new(job, flux, log)?;
     let batch = batch::prepare(job, tmpdir.path())?;
     let doom = Doom::new(job)?;
     rlimit::apply(&job.jobspec.options, log)?;
@@ -139,7 +153,21 @@ async fn set_up(
         warning.set_expiration(job.expiration, log);
     }
     log_layout(job, log);
-    Ok(Parts { output, input, environment, affinity, batch, pmi, doom, warning, pty, tmpdir })
+    Ok(Parts {
+        output,
+        input,
+        environment,
+        affinity,
+        oom_adjust,
+        batch,
+        pmi,
+        doom,
+        warning,
+        pty,
+        rexec,
+        rexec_events,
+        tmpdir,
+    })
 }
 
 fn log_layout(job: &Job, log: &Log) {
