@@ -17,6 +17,7 @@ use flux_protocol::payload::{Payload, text};
 use flux_protocol::rpc::Method;
 
 use crate::router::{Router, Sink, new_uuid};
+use crate::tap::{Tap, Way};
 
 /// An endpoint of its own for calls; cheap to clone.
 #[derive(Clone)]
@@ -31,6 +32,7 @@ pub struct Handle {
 struct Pending {
     slots: RefCell<Slots>,
     cred: Option<Credential>,
+    tap: Tap,
 }
 
 #[derive(Default)]
@@ -56,6 +58,7 @@ pub struct Responses<M> {
 
 impl Sink for Pending {
     fn deliver(&self, message: Message) {
+        self.tap.see(Way::Received, &message);
         let mut slots = self.slots.borrow_mut();
         // A response whose caller has gone away finds no slot.
         if let Some(slot) = slots.by_tag.get_mut(&message.matchtag().0) {
@@ -81,8 +84,11 @@ impl std::fmt::Debug for Handle {
 
 impl Handle {
     pub fn new(router: Router) -> Handle {
-        let pending =
-            Rc::new(Pending { cred: Some(router.owner_cred()), slots: RefCell::default() });
+        let pending = Rc::new(Pending {
+            cred: Some(router.owner_cred()),
+            slots: RefCell::default(),
+            tap: router.tap().clone(),
+        });
         let uuid = new_uuid();
         router.attach(uuid.clone(), pending.clone());
         Handle { router, uuid, pending }

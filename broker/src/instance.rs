@@ -18,10 +18,12 @@ use crate::rundir::{Rundir, RundirError};
 use crate::service::{self, Loaded};
 use crate::services::attr::Attr;
 use crate::services::broker::BrokerService;
+use crate::services::config::ConfigService;
 use crate::services::connector_local::ConnectorLocal;
 use crate::services::event::Event;
 use crate::services::heaptrace::Heaptrace;
 use crate::services::log::Log;
+use crate::services::module::Module;
 use crate::services::rexec::Rexec;
 use crate::services::runat::Runat;
 use crate::services::shutdown::Shutdown;
@@ -172,9 +174,12 @@ fn socket_path(attrs: &Attrs) -> Result<PathBuf, StartError> {
     Ok(path.to_owned())
 }
 
+/// Which of them are modules of flux-core, and are listed as such.
+const BUILTIN_MODULES: [&str; 5] = ["config", "connector-local", "groups", "overlay", "rexec"];
+
 /// The services that are there from the first state to the last.
-async fn load_services(broker: &Rc<Broker>) -> Result<Vec<Loaded>, StartError> {
-    Ok(vec![
+async fn load_services(broker: &Rc<Broker>) -> Result<Vec<Rc<Loaded>>, StartError> {
+    let services = vec![
         load::<Attr>(broker).await?,
         load::<Event>(broker).await?,
         load::<Log>(broker).await?,
@@ -185,7 +190,13 @@ async fn load_services(broker: &Rc<Broker>) -> Result<Vec<Loaded>, StartError> {
         load::<Rexec>(broker).await?,
         load::<Shutdown>(broker).await?,
         load::<StateMachine>(broker).await?,
-    ])
+        load::<Module>(broker).await?,
+        load::<ConfigService>(broker).await?,
+    ];
+    let services: Vec<Rc<Loaded>> = services.into_iter().map(Rc::new).collect();
+    let is_module = |loaded: &&Rc<Loaded>| BUILTIN_MODULES.contains(&loaded.name.as_str());
+    broker.modules().set_builtin(services.iter().filter(is_module).cloned().collect());
+    Ok(services)
 }
 
 async fn load<S: service::Service>(broker: &Rc<Broker>) -> Result<Loaded, StartError> {

@@ -29,6 +29,7 @@ pub mod services;
 pub mod startlog;
 pub mod state;
 pub mod subprocess;
+pub mod tap;
 pub mod time;
 
 /// Version of this software, as brokers compare it when they join.

@@ -33,6 +33,8 @@ type Work<S> = Box<dyn FnOnce(&mut S)>;
 pub struct Gate {
     len: Cell<usize>,
     drained: Notify,
+    deferred: Cell<bool>,
+    resumed: Notify,
 }
 
 impl Gate {
@@ -42,6 +44,11 @@ impl Gate {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    pub(crate) fn defer(&self, deferred: bool) {
+        self.deferred.set(deferred);
+        self.resumed.notify_waiters();
     }
 
     /// Wait until the queue is short enough for more.
@@ -89,6 +96,9 @@ impl<S> Sender<S> {
 impl<S> Mailbox<S> {
     pub(crate) async fn recv(&mut self) -> Option<Delivery<S>> {
         let delivery = self.queue.recv().await?;
+        while self.gate.deferred.get() {
+            self.gate.resumed.notified().await;
+        }
         let len = self.gate.len.get().saturating_sub(1);
         self.gate.len.set(len);
         if len == HIGH_WATER / 2 || len == 0 {

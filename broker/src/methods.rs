@@ -100,7 +100,14 @@ impl<S: Service> Methods<S> {
         context: &Context<S>,
         message: Message,
     ) -> Result<(), Message> {
-        match self.by_topic.get(message.topic.as_str()) {
+        let handler = match self.by_topic.get(message.topic.as_str()) {
+            // A module that was loaded under another name.
+            None if message.topic.service() == context.name() && context.name() != S::NAME => {
+                self.by_topic.get(format!("{}.{}", S::NAME, message.topic.method()).as_str())
+            }
+            handler => handler,
+        };
+        match handler {
             Some(handler) => {
                 handler(service, context, message);
                 Ok(())

@@ -12,6 +12,7 @@ use crate::peers::LocalFuture;
 use crate::service::{self, Loaded, Service, Status};
 use crate::services::content::Content;
 use crate::services::content_sqlite::ContentSqlite;
+use crate::services::heartbeat::Heartbeat;
 use crate::services::job_exec::JobExec;
 use crate::services::job_info::JobInfo;
 use crate::services::job_ingest::JobIngest;
@@ -41,6 +42,7 @@ pub enum On {
 
 /// All modules, in the order in which rc1 loads them; rc3 unloads them in the reverse order.
 pub const MODULES: &[Module] = &[
+    module::<Heartbeat>(On::All),
     module::<Content>(On::All),
     module::<ContentSqlite>(On::Leader),
     module::<Kvs>(On::All),
@@ -54,10 +56,15 @@ pub const MODULES: &[Module] = &[
     module::<Sched>(On::Leader),
 ];
 
+/// Modules of flux-core that talk to systemd, which this broker does not.
+const NEEDS_SYSTEMD: [&str; 4] = ["sdbus", "sdexec", "sdexec-mapper", "sdmon"];
+
 /// The modules that are loaded now, in the order of loading.
 #[derive(Debug, Default)]
 pub struct Modules {
     loaded: RefCell<Vec<Rc<Loaded>>>,
+    /// Always there; listed, but not unloaded by name.
+    builtin: RefCell<Vec<Rc<Loaded>>>,
 }
 
 /// A row of [`MODULES`].
@@ -95,6 +102,9 @@ impl Modules {
         name: Option<&str>,
         args: &[String],
     ) -> Result<(), Failure> {
+        if NEEDS_SYSTEMD.contains(&path) {
+            return Err(Failure::new(Errno::ENOSYS, "Function not implemented"));
+        }
         let module = find(path)
             .ok_or_else(|| Failure::new(Errno::ENOENT, "module not found in search path"))?;
         let as_name = name.unwrap_or(module.name);
@@ -107,8 +117,11 @@ impl Modules {
         Ok(())
     }
 
-    /// Unload a module and wait for its end. ENOENT: it is not loaded.
+    /// Unload a module and wait for its end. ENOENT: it is not loaded. EINVAL: it is always there.
     pub async fn remove(&self, broker: &Rc<Broker>, name: &str) -> Result<(), Failure> {
+        if self.builtin.borrow().iter().any(|loaded| loaded.name == name) {
+            return Err(Failure::new(Errno::EINVAL, "a builtin module can't be removed"));
+        }
         let loaded = self.get(name).ok_or(Errno::ENOENT)?;
         broker.log().append(Severity::Debug, "broker", &format!("rmmod {name}"));
         loaded.stop().await;
@@ -117,8 +130,18 @@ impl Modules {
         Ok(())
     }
 
+    /// Make the modules known that are there from the first state to the last.
+    pub fn set_builtin(&self, builtin: Vec<Rc<Loaded>>) {
+        *self.builtin.borrow_mut() = builtin;
+    }
+
     pub fn get(&self, name: &str) -> Option<Rc<Loaded>> {
-        self.loaded.borrow().iter().find(|loaded| loaded.name == name).cloned()
+        self.list_all().into_iter().find(|loaded| loaded.name == name)
+    }
+
+    /// Those that are always there, then the others in the order of loading.
+    pub fn list_all(&self) -> Vec<Rc<Loaded>> {
+        self.builtin.borrow().iter().chain(self.loaded.borrow().iter()).cloned().collect()
     }
 
     /// In the order of loading.

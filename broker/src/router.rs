@@ -14,6 +14,7 @@ use flux_protocol::failure::Failure;
 use flux_protocol::message::{Flags, Kind, Message, Nodeid, text_payload};
 
 use crate::mailbox::Gate;
+use crate::tap::{Tap, Way};
 
 /// Takes messages for one local endpoint: a service, an in-process caller, a client connection.
 pub trait Sink {
@@ -62,7 +63,7 @@ struct Alone;
 
 /// Cheap to clone; all clones are the same router.
 #[derive(Clone)]
-pub struct Router(Rc<Inner>);
+pub struct Router(Rc<Inner>, Tap);
 
 struct Inner {
     rank: u32,
@@ -117,7 +118,7 @@ impl std::fmt::Debug for Router {
 impl Router {
     /// A router of a broker that is alone until [`Router::set_overlay`].
     pub fn new(rank: u32, owner: Userid) -> Router {
-        Router(Rc::new(Inner {
+        let inner = Rc::new(Inner {
             rank,
             owner,
             uuid: new_uuid(),
@@ -126,7 +127,18 @@ impl Router {
             services: RefCell::default(),
             subscriptions: RefCell::default(),
             event_seq: Cell::new(0),
-        }))
+        });
+        Router(inner, Tap::default())
+    }
+
+    /// The same router as one module uses it.
+    pub fn of_module(&self, name: &str) -> Router {
+        Router(self.0.clone(), self.1.of(name))
+    }
+
+    /// Where the messages of modules can be seen.
+    pub fn tap(&self) -> &Tap {
+        &self.1
     }
 
     pub fn set_overlay(&self, overlay: Rc<dyn Overlay>) {
@@ -242,6 +254,7 @@ impl Router {
     /// Route a request; give it back when nothing took it.
     #[expect(clippy::result_large_err, reason = "the caller answers the request")]
     pub fn try_request(&self, message: Message) -> Result<Option<Rc<Gate>>, (Message, Failure)> {
+        self.1.see(Way::Sent, &message);
         let nodeid = message.nodeid();
         let upstream = message.flags.contains(Flags::UPSTREAM);
         if upstream && nodeid.0 == self.0.rank {
@@ -320,7 +333,9 @@ impl Router {
     }
 
     pub fn respond(&self, request: &Message, errnum: u32, payload: Option<Bytes>) {
-        self.response(Message::response(request, errnum, payload).with_cred(self.owner_cred()));
+        let response = Message::response(request, errnum, payload).with_cred(self.owner_cred());
+        self.1.see(Way::Sent, &response);
+        self.response(response);
     }
 
     /// Answer with an error, unless no response is wanted.
@@ -337,6 +352,7 @@ impl Router {
     ///
     /// Returns the sequence number at rank 0; EHOSTUNREACH elsewhere when the parent is gone.
     pub fn publish(&self, mut event: Message) -> Result<u32, Failure> {
+        self.1.see(Way::Sent, &event);
         if self.0.rank > 0 {
             return self.overlay().send_parent(event).map(|()| 0);
         }

@@ -22,6 +22,7 @@ use crate::mailbox::{self, Delivery, Gate, Mailbox};
 use crate::methods::Methods;
 use crate::router::{Router, Sink};
 use crate::services::common;
+use crate::tap::{Tap, Way};
 
 /// A broker service. Handlers run to their end without waiting; work that waits is
 /// [spawned](Context::spawn).
@@ -31,7 +32,12 @@ pub trait Service: Sized + 'static {
     /// The service names under which it takes requests.
     const SERVICES: &'static [&'static str];
 
-    /// What is answered to a `config-reload` without an object; `{topic}` is the topic.
+    /// A module of flux-core: it has ping, stats, debug, rusage and config-reload. The broker's own
+    /// services do not.
+    const IS_MODULE: bool = true;
+
+    /// What is answered to a `config-reload` without an object; `{topic}` is the topic; empty
+    /// is no text.
     const RELOAD_REFUSAL: &'static str = "Failed to parse {topic} request";
 
     /// Make the service; may call services that are loaded before it.
@@ -114,6 +120,7 @@ struct Shared {
 
 struct Inbox<S> {
     sender: mailbox::Sender<S>,
+    tap: Tap,
     cred: Credential,
 }
 
@@ -121,6 +128,7 @@ struct Inbox<S> {
 
 impl<S> Sink for Inbox<S> {
     fn deliver(&self, message: Message) {
+        self.tap.see(Way::Received, &message);
         let delivery = match message.kind {
             Kind::Event { .. } => Delivery::Event(message),
             Kind::Response { .. } => Delivery::Response(message),
@@ -156,8 +164,14 @@ impl Loaded {
         self.shared.last_request.get().elapsed().as_secs()
     }
 
+    /// Leave what comes in its queue, or take it out again; for tests of what waits.
+    pub fn defer(&self, deferred: bool) {
+        self.gate.defer(deferred);
+    }
+
     /// Stop the service and wait until it has ended.
     pub fn stop(&self) -> impl Future<Output = ()> + 'static {
+        self.gate.defer(false);
         (self.stop)();
         let mut status = self.status.clone();
         async move {
@@ -174,20 +188,27 @@ pub async fn load<S: Service>(
     args: &[String],
 ) -> Result<Loaded, Failure> {
     let name = name.unwrap_or(S::NAME);
-    let router = broker.router().clone();
+    let router = broker.router().of_module(name);
     let handle = Handle::new(router.clone());
     let (sender, mailbox) = mailbox::channel::<S>();
     let uuid = crate::router::new_uuid();
     let context = Context::new(name, uuid.clone(), broker.clone(), handle, sender.clone());
-    let sink = Rc::new(Inbox { sender: sender.clone(), cred: router.owner_cred() });
+    let sink = Rc::new(Inbox {
+        sender: sender.clone(),
+        tap: router.tap().clone(),
+        cred: router.owner_cred(),
+    });
     router.attach(uuid.clone(), sink.clone());
-    let mut names: Vec<String> = S::SERVICES.iter().map(|s| (*s).to_owned()).collect();
-    if !S::SERVICES.contains(&name) {
+    // Under another name a module has that name's service instead of its own.
+    let own = |service: &str| if service == S::NAME { name } else { service }.to_owned();
+    let mut names: Vec<String> = S::SERVICES.iter().map(|service| own(service)).collect();
+    if !names.iter().any(|service| service == name) {
         names.push(name.to_owned());
     }
     for service in &names {
         if let Err(failure) = router.register_service(service, &uuid, sink.clone()) {
             router.detach(&uuid);
+            context.handle().close();
             return Err(Failure::new(failure.errno, format!("service {service} is already there")));
         }
     }

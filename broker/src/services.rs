@@ -3,6 +3,7 @@
 pub mod attr;
 pub mod broker;
 pub mod common;
+pub mod config;
 pub mod connector_local;
 pub mod content;
 pub mod content_sqlite;
@@ -17,6 +18,7 @@ pub mod job_manager;
 pub mod kvs;
 pub mod kvs_watch;
 pub mod log;
+pub mod module;
 pub mod resource;
 pub mod rexec;
 pub mod runat;

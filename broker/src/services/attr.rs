@@ -17,6 +17,7 @@ pub struct Attr;
 impl Service for Attr {
     const NAME: &'static str = "attr";
     const SERVICES: &'static [&'static str] = &["attr"];
+    const IS_MODULE: bool = false;
 
     async fn start(_: &Context<Attr>, _: &[String]) -> Result<Attr, Failure> {
         Ok(Attr)

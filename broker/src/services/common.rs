@@ -33,6 +33,9 @@ pub(crate) fn dispatch<S: Service>(
         }
         _ => return Err(message),
     };
+    if !S::IS_MODULE {
+        return Err(message);
+    }
     let call: Call<Value> = Call::new(context.router().clone(), message);
     if !who.admits(call.cred()) {
         call.fail(Failure::new(Errno::EPERM, who.refusal()));
@@ -148,7 +151,8 @@ fn config_reload<S: Service>(
 ) -> Result<(), Failure> {
     let Ok(object) = Object::decode(request.payload.as_ref()) else {
         let text = S::RELOAD_REFUSAL.replace("{topic}", &request.topic);
-        return Err(Failure::new(Errno::EPROTO, text));
+        let text = (!text.is_empty()).then_some(text);
+        return Err(Failure { errno: Errno::EPROTO, text });
     };
     service.configure(context, &Config::from_object(object))
 }

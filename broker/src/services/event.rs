@@ -21,6 +21,7 @@ pub struct Event;
 impl Service for Event {
     const NAME: &'static str = "event";
     const SERVICES: &'static [&'static str] = &["event"];
+    const IS_MODULE: bool = false;
 
     async fn start(_: &Context<Event>, _: &[String]) -> Result<Event, Failure> {
         Ok(Event)

@@ -16,6 +16,7 @@ pub struct Heaptrace;
 impl Service for Heaptrace {
     const NAME: &'static str = "heaptrace";
     const SERVICES: &'static [&'static str] = &["heaptrace"];
+    const IS_MODULE: bool = false;
 
     async fn start(_: &Context<Heaptrace>, _: &[String]) -> Result<Heaptrace, Failure> {
         Ok(Heaptrace)

@@ -97,6 +97,7 @@ impl Settings {
 impl Service for JobExec {
     const NAME: &'static str = "job-exec";
     const SERVICES: &'static [&'static str] = &["job-exec"];
+    const RELOAD_REFUSAL: &'static str = "Error parsing new config: Protocol error";
 
     async fn start(context: &Context, _: &[String]) -> Result<JobExec, Failure> {
         let settings = Rc::new(Settings::from_config(&context.config())?);

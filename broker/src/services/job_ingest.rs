@@ -41,6 +41,7 @@ pub struct JobIngest {
 impl Service for JobIngest {
     const NAME: &'static str = "job-ingest";
     const SERVICES: &'static [&'static str] = &["job-ingest"];
+    const RELOAD_REFUSAL: &'static str = "Failed to parse config-reload request";
 
     async fn start(context: &Context, _: &[String]) -> Result<JobIngest, Failure> {
         Ok(JobIngest {

@@ -43,6 +43,7 @@ pub struct JobList {
 impl Service for JobList {
     const NAME: &'static str = "job-list";
     const SERVICES: &'static [&'static str] = &["job-list"];
+    const RELOAD_REFUSAL: &'static str = "";
 
     async fn start(context: &Context, _: &[String]) -> Result<JobList, Failure> {
         context.subscribe("job-purge-inactive");

@@ -77,6 +77,7 @@ pub struct JobManager {
 impl Service for JobManager {
     const NAME: &'static str = "job-manager";
     const SERVICES: &'static [&'static str] = &["job-manager"];
+    const RELOAD_REFUSAL: &'static str = "Error unpacking config-reload request";
 
     async fn start(context: &Context, _: &[String]) -> Result<JobManager, Failure> {
         let mut manager = JobManager {

@@ -72,6 +72,7 @@ pub struct Kvs {
 impl Service for Kvs {
     const NAME: &'static str = "kvs";
     const SERVICES: &'static [&'static str] = &["kvs"];
+    const RELOAD_REFUSAL: &'static str = "error unpacking config-reload request";
 
     async fn start(context: &Context<Kvs>, args: &[String]) -> Result<Kvs, Failure> {
         let attrs = context.broker().attrs();

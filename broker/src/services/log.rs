@@ -40,6 +40,7 @@ struct Reader {
 impl Service for Log {
     const NAME: &'static str = "log";
     const SERVICES: &'static [&'static str] = &["log"];
+    const IS_MODULE: bool = false;
 
     async fn start(context: &Context<Log>, _: &[String]) -> Result<Log, Failure> {
         if context.rank() > 0 {

@@ -100,6 +100,7 @@ struct Args {
 impl Service for Resource {
     const NAME: &'static str = "resource";
     const SERVICES: &'static [&'static str] = &["resource"];
+    const RELOAD_REFUSAL: &'static str = "error unpacking config-reload request";
 
     async fn start(context: &Context, args: &[String]) -> Result<Resource, Failure> {
         let mut args = Args::parse(args)?;

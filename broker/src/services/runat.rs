@@ -16,6 +16,7 @@ pub struct Runat;
 impl Service for Runat {
     const NAME: &'static str = "runat";
     const SERVICES: &'static [&'static str] = &["runat"];
+    const IS_MODULE: bool = false;
 
     async fn start(_: &Context<Runat>, _: &[String]) -> Result<Runat, Failure> {
         Ok(Runat)

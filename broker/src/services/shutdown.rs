@@ -19,6 +19,7 @@ pub struct Shutdown {
 impl Service for Shutdown {
     const NAME: &'static str = "shutdown";
     const SERVICES: &'static [&'static str] = &["shutdown"];
+    const IS_MODULE: bool = false;
 
     async fn start(context: &Context<Self>, _: &[String]) -> Result<Self, Failure> {
         let mut lines = context.broker().log().subscribe();

@@ -43,6 +43,7 @@ impl std::fmt::Debug for StateMachine {
 impl Service for StateMachine {
     const NAME: &'static str = "state-machine";
     const SERVICES: &'static [&'static str] = &["state-machine"];
+    const IS_MODULE: bool = false;
 
     async fn start(context: &Context<Self>, _: &[String]) -> Result<Self, Failure> {
         let life = context.broker().life().cloned().ok_or(Errno::ENOSYS)?;

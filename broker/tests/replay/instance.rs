@@ -16,6 +16,7 @@ use flux_replay::{Connection, sweep};
 pub(crate) struct Instance {
     pub(crate) broker: Rc<Broker>,
     loaded: Vec<Loaded>,
+    builtin: Vec<Rc<Loaded>>,
     connector: Connector,
     dir: tempfile::TempDir,
 }
@@ -36,7 +37,7 @@ impl Instance {
         attrs.put("log-stderr-level", "-1", Access::Runtime);
         let broker = Broker::new(0, 4, Userid(owner), attrs, Config::default());
         let connector = Connector::listen(&broker, &dir.path().join("local-0")).unwrap();
-        Instance { broker, loaded: Vec::new(), connector, dir }
+        Instance { broker, loaded: Vec::new(), builtin: Vec::new(), connector, dir }
     }
 
     pub(crate) async fn with<S: Service>(self) -> Instance {
@@ -46,6 +47,14 @@ impl Instance {
     pub(crate) async fn with_args<S: Service>(mut self, args: &[&str]) -> Instance {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         self.loaded.push(load::<S>(&self.broker, None, &args).await.unwrap());
+        self
+    }
+
+    /// Load a service that `module.list` shows, and that hears of the configuration.
+    pub(crate) async fn with_module<S: Service>(mut self) -> Instance {
+        let loaded = Rc::new(load::<S>(&self.broker, None, &[]).await.unwrap());
+        self.builtin.push(loaded);
+        self.broker.modules().set_builtin(self.builtin.clone());
         self
     }
 
@@ -72,6 +81,9 @@ impl Instance {
 
     pub(crate) async fn stop(self) {
         drop(self.connector);
+        for loaded in self.builtin.into_iter().rev() {
+            loaded.stop().await;
+        }
         for loaded in self.loaded.into_iter().rev() {
             loaded.stop().await;
         }

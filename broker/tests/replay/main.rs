@@ -7,8 +7,10 @@
 mod instance;
 
 mod attr;
+mod config;
 mod core_services;
 mod event;
 mod log;
+mod module;
 mod rexec;
 mod store;

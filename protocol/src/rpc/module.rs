@@ -94,7 +94,7 @@ pub struct TraceResponse {
     pub topic: String,
     pub payload_size: u64,
     /// JSON, when it was asked for and the message has some.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub payload: Option<Box<RawValue>>,
     pub errnum: u32,
     pub errstr: String,
