@@ -116,6 +116,7 @@ pub fn job(id: JobId) -> Job {
         duration: 0.0,
         request: None,
         name: "true".to_owned(),
+        named: false,
         queue: None,
         bank: None,
         project: None,

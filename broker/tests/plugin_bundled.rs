@@ -4,32 +4,11 @@
 mod plugin_support;
 
 use flux_broker::plugin::types::{
-    Change, Count, Depth, Event, Freed, Job, JobState, Reply, Request, ResourceSet, Targets,
+    Change, Count, Depth, Event, Freed, Job, Reply, Request, ResourceSet, Targets,
 };
 use flux_broker::plugin::{Kind, PluginSpec, Scheduler, SchedulerEvent};
-use plugin_support::Fixture;
+use plugin_support::{Fixture, job};
 use tokio::sync::mpsc::UnboundedReceiver;
-
-pub fn job(id: u64) -> Job {
-    Job {
-        id,
-        userid: 1000,
-        urgency: 16,
-        priority: None,
-        state: JobState::New,
-        flags: 0,
-        t_submit: 0.0,
-        duration: 0.0,
-        request: None,
-        name: "true".to_owned(),
-        queue: None,
-        bank: None,
-        project: None,
-        constraints: None,
-        job_result: None,
-        end_event: None,
-    }
-}
 
 #[tokio::test]
 async fn default_priority_is_the_urgency() {
@@ -150,4 +129,93 @@ async fn replacing_the_scheduler_loses_and_duplicates_no_job() {
     }
     let status = scheduler.status().await.unwrap();
     assert_eq!(status.allocated.ncores(), 0);
+}
+
+// === All of them ===
+
+#[tokio::test]
+async fn every_bundled_plugin_loads_as_one_of_the_brokers_own() {
+    let fixture = Fixture::new();
+    let mut names = Vec::new();
+    for kind in [Kind::Jobtap, Kind::Validator, Kind::Frobnicator] {
+        for (path, manifest) in fixture.host.available(kind) {
+            let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let spec = PluginSpec::named(&stem);
+            let plugin = fixture.host.load(&spec, kind, Default::default()).await.unwrap();
+            assert!(plugin.facts().bundled, "{stem} differs from SHA256SUMS");
+            assert!(!manifest.description.is_empty(), "{stem} says nothing of itself");
+            serde_json::from_str::<serde_json::Value>(&plugin.query().await.unwrap()).unwrap();
+            names.push(stem);
+        }
+    }
+    let expected = [
+        "alloc-bypass",
+        "begin-time",
+        "dependency",
+        "job-history",
+        "limits",
+        "priority-default",
+        "submit-hold",
+        "feasibility",
+        "jobspec",
+        "require-instance",
+        "constraints",
+        "defaults",
+    ];
+    for name in expected {
+        assert!(names.iter().any(|found| found == name), "{name} not among {names:?}");
+    }
+}
+
+#[tokio::test]
+async fn native_plugins_name_loads_the_module_with_a_notice() {
+    let fixture = Fixture::new();
+    let spec = PluginSpec::named("submit-hold.so");
+    let plugin = fixture.host.load(&spec, Kind::Jobtap, Default::default()).await.unwrap();
+    assert_eq!(plugin.facts().file_name, "submit-hold.wasm");
+    let notice = "submit-hold Level::Notice: submit-hold.so is a native plugin's name: loading \
+                  submit-hold.wasm";
+    assert_eq!(fixture.log(), [notice]);
+}
+
+#[tokio::test]
+async fn configuration_reaches_a_plugin_and_a_bad_one_is_refused() {
+    let config = |text: &str| match serde_json::from_str(text).unwrap() {
+        serde_json::Value::Object(map) => map,
+        other => panic!("{other}"),
+    };
+    let fixture = Fixture::with(|host| {
+        host.config = config(r#"{"policy":{"limits":{"duration":"2h"}},"secret":{"x":1}}"#);
+    });
+    let spec = PluginSpec::named("limits");
+    let plugin = fixture.host.load(&spec, Kind::Jobtap, Default::default()).await.unwrap();
+    let validate = |duration| Event::Validate(Job { duration, ..job(1) });
+    let answers = plugin.handle(vec![validate(7200.0), validate(10800.0)]).await;
+    assert_eq!(answers[0].as_ref().unwrap().reply, Reply::Pass);
+    let Reply::Refuse(refusal) = &answers[1].as_ref().unwrap().reply else { panic!() };
+    assert_eq!(refusal.text, "requested duration (3h) exceeds policy limit of 2h");
+
+    let bad = config(r#"{"policy":{"limits":{"duration":"x"}}}"#);
+    let refused = plugin.configure(&Default::default(), &bad).await.unwrap().unwrap_err();
+    assert_eq!(refused, "policy.limits.duration: FSD value is malformed");
+    let good = config(r#"{"policy":{"limits":{"duration":"4h"}}}"#);
+    plugin.configure(&Default::default(), &good).await.unwrap().unwrap();
+    let answers = plugin.handle(vec![validate(10800.0)]).await;
+    assert_eq!(answers[0].as_ref().unwrap().reply, Reply::Pass);
+}
+
+#[tokio::test]
+async fn tampered_cache_is_compiled_anew() {
+    let fixture = Fixture::new();
+    let spec = PluginSpec::named("feasibility");
+    fixture.host.load(&spec, Kind::Validator, Default::default()).await.unwrap();
+    let cached = std::fs::read_dir(fixture.folder.path().join("cache")).unwrap();
+    let file = cached.map(|entry| entry.unwrap().path()).next().unwrap();
+    let good = std::fs::read(&file).unwrap();
+    let mut bad = good.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    std::fs::write(&file, &bad).unwrap();
+    fixture.host.load(&spec, Kind::Validator, Default::default()).await.unwrap();
+    assert!(std::fs::read(&file).unwrap() == good, "the damaged file was not replaced");
 }

@@ -15,6 +15,7 @@ pub(super) fn job(id: JobId) -> Job {
         duration: 0.0,
         request: None,
         name: "true".to_owned(),
+        named: false,
         queue: None,
         bank: None,
         project: None,

@@ -1,7 +1,7 @@
 //! A host with its own folders, and plugins written as text.
 #![allow(dead_code, unreachable_pub)]
 
-use flux_broker::plugin::types::Submission;
+use flux_broker::plugin::types::{Job, JobState, Submission};
 use flux_broker::plugin::{
     HostConfig, Notice, NoticeKind, PluginHost, PluginSpec, SharedJobs, default_path,
 };
@@ -67,6 +67,28 @@ impl Fixture {
                 return fault.to_string();
             }
         }
+    }
+}
+
+pub fn job(id: u64) -> Job {
+    Job {
+        id,
+        userid: 1000,
+        urgency: 16,
+        priority: None,
+        state: JobState::New,
+        flags: 0,
+        t_submit: 0.0,
+        duration: 0.0,
+        request: None,
+        name: "true".to_owned(),
+        named: false,
+        queue: None,
+        bank: None,
+        project: None,
+        constraints: None,
+        job_result: None,
+        end_event: None,
     }
 }
 
