@@ -4,18 +4,20 @@ use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use flux_protocol::credential::Userid;
 use flux_protocol::hostlist::Hostlist;
 use flux_protocol::idset::Idset;
 
-use crate::attrs::Attrs;
+use crate::attrs::{Access, Attrs};
 use crate::config::Config;
 use crate::connector::Status;
 use crate::environment::Environment;
 use crate::log::Logger;
 use crate::modules::Modules;
+use crate::overlay::Overlay;
 use crate::rc::Pushed;
-use crate::router::Router;
+use crate::router::{Router, new_uuid};
 use crate::services::state_machine::Life;
 
 /// One broker of an instance.
@@ -34,6 +36,7 @@ pub struct Broker {
     pushed: Pushed,
     modules: Modules,
     life: OnceCell<Rc<Life>>,
+    overlay: OnceCell<Rc<Overlay>>,
 }
 
 impl Broker {
@@ -43,7 +46,7 @@ impl Broker {
             size,
             owner,
             started: Instant::now(),
-            router: Router::new(rank, owner),
+            router: Router::new(rank, owner, broker_uuid(&attrs)),
             log: Logger::new(rank, &attrs),
             attrs,
             config: RefCell::new(Rc::new(config)),
@@ -52,6 +55,7 @@ impl Broker {
             pushed: Pushed::default(),
             modules: Modules::default(),
             life: OnceCell::new(),
+            overlay: OnceCell::new(),
         })
     }
 
@@ -113,6 +117,16 @@ impl Broker {
         self.life.get()
     }
 
+    /// Give the broker its overlay, once.
+    pub(crate) fn set_overlay(&self, overlay: Rc<Overlay>) {
+        let _ = self.overlay.set(overlay);
+    }
+
+    /// Present once it is started; a broker in a test may have none.
+    pub fn overlay(&self) -> Option<&Rc<Overlay>> {
+        self.overlay.get()
+    }
+
     /// The hosts of ranks, by the `hostlist` attribute.
     pub fn hosts_of(&self, ranks: &Idset) -> String {
         let all: Hostlist =
@@ -135,4 +149,11 @@ impl Broker {
     pub fn set_config(&self, config: Rc<Config>) {
         *self.config.borrow_mut() = config;
     }
+}
+
+/// The uuid under which the overlay was set up, else a new one, which the attribute then has.
+fn broker_uuid(attrs: &Attrs) -> Bytes {
+    let new = || String::from_utf8_lossy(&new_uuid()).into_owned();
+    attrs.put_default("broker.uuid", new(), Access::Immutable);
+    Bytes::from(attrs.get("broker.uuid").unwrap_or_default())
 }

@@ -8,11 +8,13 @@ use flux_protocol::failure::Failure;
 use nix::unistd::getuid;
 
 use crate::attrs::{Access, Attrs};
+use crate::boot::{self, BootError};
 use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
 use crate::connector::Connector;
 use crate::log::{self, Severity};
-use crate::peers::{NoPeers, Peers};
+use crate::overlay::Overlay;
+use crate::overlay::transport::TransportError;
 use crate::rc::Script;
 use crate::rundir::{Rundir, RundirError};
 use crate::service::{self, Loaded};
@@ -21,9 +23,11 @@ use crate::services::broker::BrokerService;
 use crate::services::config::ConfigService;
 use crate::services::connector_local::ConnectorLocal;
 use crate::services::event::Event;
+use crate::services::groups::Groups;
 use crate::services::heaptrace::Heaptrace;
 use crate::services::log::Log;
 use crate::services::module::Module;
+use crate::services::overlay::Overlay as OverlayService;
 use crate::services::rexec::Rexec;
 use crate::services::runat::Runat;
 use crate::services::shutdown::Shutdown;
@@ -50,6 +54,10 @@ pub enum StartError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Rundir(#[from] RundirError),
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    #[error(transparent)]
+    Overlay(#[from] TransportError),
     #[error("{attr}: {text}")]
     Attr { attr: &'static str, text: String },
     #[error("{0}")]
@@ -70,17 +78,19 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     }
     log::check_attrs(&attrs).map_err(StartError::LogAttr)?;
     let config = load_config(&options, &attrs)?;
-    let (rank, size) = (0, 1);
-    let peers: Rc<dyn Peers> = Rc::new(NoPeers);
+    let booting = boot::begin(&attrs, &config, &hostname(&attrs)).await?;
+    let (rank, size) = (booting.rank(), booting.size());
     let rundir = Rundir::create(&attrs, rank)?;
+    let boot = booting.wire_up(&attrs).await?;
     set_general_attrs(&attrs, rank, size);
     let owner = Userid(getuid().as_raw());
     let broker = Broker::new(rank, size, owner, attrs, config);
     for warning in broker.config().warnings() {
         broker.log().append(Severity::Warning, "config", &warning);
     }
+    let overlay = Overlay::start(&broker, boot)?;
     let initial_program = initial_program(&broker, &options);
-    let life = Life::new(&broker, peers, initial_program)?;
+    let life = Life::new(&broker, overlay.clone(), initial_program)?;
     broker.set_life(life.clone());
     let socket = socket_path(broker.attrs())?;
     let connector = Connector::listen(&broker, &socket)
@@ -92,6 +102,7 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     for loaded in services.iter().rev() {
         loaded.stop().await;
     }
+    overlay.stop();
     drop(connector);
     rundir.remove();
     Ok(life.exit_code())
@@ -180,6 +191,7 @@ const BUILTIN_MODULES: [&str; 5] = ["config", "connector-local", "groups", "over
 /// The services that are there from the first state to the last.
 async fn load_services(broker: &Rc<Broker>) -> Result<Vec<Rc<Loaded>>, StartError> {
     let services = vec![
+        load::<OverlayService>(broker).await?,
         load::<Attr>(broker).await?,
         load::<Event>(broker).await?,
         load::<Log>(broker).await?,
@@ -188,6 +200,7 @@ async fn load_services(broker: &Rc<Broker>) -> Result<Vec<Rc<Loaded>>, StartErro
         load::<Runat>(broker).await?,
         load::<Heaptrace>(broker).await?,
         load::<Rexec>(broker).await?,
+        load::<Groups>(broker).await?,
         load::<Shutdown>(broker).await?,
         load::<StateMachine>(broker).await?,
         load::<Module>(broker).await?,

@@ -3,6 +3,7 @@
 //! One thread runs everything that holds instance state; see ARCHITECTURE.md for the map.
 
 pub mod attrs;
+pub mod boot;
 pub mod broker;
 pub mod call;
 pub mod config;
@@ -31,6 +32,7 @@ pub mod state;
 pub mod subprocess;
 pub mod tap;
 pub mod time;
+pub mod trace;
 
 /// Version of this software, as brokers compare it when they join.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -116,12 +116,13 @@ impl std::fmt::Debug for Router {
 }
 
 impl Router {
-    /// A router of a broker that is alone until [`Router::set_overlay`].
-    pub fn new(rank: u32, owner: Userid) -> Router {
+    /// A router of a broker that is alone until [`Router::set_overlay`]. The `uuid` is the broker's
+    /// route.
+    pub fn new(rank: u32, owner: Userid, uuid: Bytes) -> Router {
         let inner = Rc::new(Inner {
             rank,
             owner,
-            uuid: new_uuid(),
+            uuid,
             overlay: RefCell::new(Rc::new(Alone)),
             endpoints: RefCell::default(),
             services: RefCell::default(),

@@ -3,6 +3,9 @@
 use super::Config;
 use super::table::{Table, TableError};
 
+const MISSING_HOST: &str = "missing host field\n\
+    Hint: an entry of hosts is a table with a host key, like { host = \"test[1-16]\" }";
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bootstrap {
     /// Is there such a table?
@@ -35,6 +38,7 @@ pub struct Tbon {
     pub torpid_min: Option<f64>,
     pub torpid_max: Option<f64>,
     pub interface_hint: Option<String>,
+    pub prefertcp: Option<i64>,
     pub zmqdebug: Option<i64>,
     pub zmq_io_threads: Option<i64>,
     pub child_rcvhwm: Option<i64>,
@@ -68,7 +72,7 @@ fn hosts(table: &mut Table<'_>) -> Result<Vec<Host>, TableError> {
     let mut hosts = Vec::new();
     for mut entry in table.tables("hosts")?.into_iter().flatten() {
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        let host = entry.string("host")?.ok_or_else(|| entry.missing("host"))?;
+        let host = entry.string("host")?.ok_or_else(|| entry.bad("host", MISSING_HOST))?;
         hosts.push(Host {
             host: host.to_owned(),
             bind: owned(entry.string("bind")?),
@@ -92,6 +96,7 @@ impl Tbon {
             torpid_min: table.fsd("torpid_min")?,
             torpid_max: table.fsd("torpid_max")?,
             interface_hint: owned(table.string("interface-hint")?),
+            prefertcp: table.integer("prefertcp")?,
             zmqdebug: table.integer("zmqdebug")?,
             zmq_io_threads: table.integer("zmq_io_threads")?,
             child_rcvhwm: table.integer("child_rcvhwm")?,

@@ -12,7 +12,7 @@ use flux_protocol::idset::Idset;
 use flux_protocol::rpc::overlay::TopologyResponse;
 
 use crate::router::Hop;
-pub use shape::Shape;
+pub use shape::{Shape, ShapeError};
 
 /// The tree of an instance; the same on all of its brokers.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,60 @@
+//! What the state machine waits for.
+
+use std::time::Duration;
+
+use super::{Overlay, Uplink};
+use crate::peers::{LocalFuture, Peers};
+
+/// A parent that does not answer a goodbye for so long does not notice it either.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(60);
+
+impl Peers for Overlay {
+    fn joined(&self) -> LocalFuture<Result<(), String>> {
+        let mut uplink = self.uplink();
+        Box::pin(async move {
+            let settled = uplink.wait_for(|uplink| *uplink != Uplink::Joining).await;
+            match settled.as_deref() {
+                Ok(Uplink::Refused(reason) | Uplink::Lost(reason)) => Err(reason.clone()),
+                Ok(_) => Ok(()),
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+
+    fn parent_lost(&self) -> LocalFuture<String> {
+        let mut uplink = self.uplink();
+        Box::pin(async move {
+            let lost = uplink.wait_for(|uplink| matches!(uplink, Uplink::Lost(_))).await;
+            match lost.as_deref() {
+                Ok(Uplink::Lost(reason)) => reason.clone(),
+                _ => std::future::pending().await,
+            }
+        })
+    }
+
+    fn has_children(&self) -> bool {
+        self.children.borrow().online_count() > 0
+    }
+
+    fn children_gone(&self) -> LocalFuture<()> {
+        let mut online = self.online_children.subscribe();
+        Box::pin(async move {
+            let _ = online.wait_for(|count| *count == 0).await;
+        })
+    }
+
+    fn close(&self) {
+        self.closed.set(true);
+    }
+
+    fn goodbye(&self) -> LocalFuture<()> {
+        if !self.send_goodbye() {
+            return Box::pin(std::future::ready(()));
+        }
+        let mut uplink = self.uplink();
+        Box::pin(async move {
+            let answered = uplink.wait_for(|uplink| *uplink != Uplink::Joined);
+            let _ = tokio::time::timeout(GOODBYE_LIMIT, answered).await;
+        })
+    }
+}
