@@ -167,7 +167,7 @@ impl Life {
             return Event::ParentNone;
         }
         match self.peers.joined().await {
-            Ok(()) => Event::ParentReady,
+            Ok(()) => parent_up(context).await,
             Err(reason) => {
                 context.broker().log().append(Severity::Err, "broker", &reason);
                 self.fail();
@@ -328,6 +328,22 @@ fn send_systemd(text: &str) {
     };
     if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound()) {
         let _ = socket.send_to_addr(text.as_bytes(), &address);
+    }
+}
+
+/// Services of this broker use those of the parent: wait until rc1 is through there.
+async fn parent_up(context: &Ctx) -> Event {
+    let Ok(mut states) = monitor_parent(context) else { return Event::ParentFail };
+    loop {
+        match states.next().await {
+            Ok(response) if response.state > State::Run.number() => return Event::ParentFail,
+            Ok(response) if response.state >= State::Quorum.number() => {
+                return Event::ParentReady;
+            }
+            Ok(_) => {}
+            // The overlay reports a lost parent itself.
+            Err(_) => return std::future::pending().await,
+        }
     }
 }
 
