@@ -73,7 +73,6 @@ impl Service for Sched {
                 }
             }
         });
-        introduce(context, &scheduler).await?;
         let after = context.clone();
         tokio::task::spawn_local(async move {
             while let Some(decision) = decisions.recv().await {
@@ -87,7 +86,7 @@ impl Service for Sched {
             pending: HashMap::new(),
             allocated: 0,
         };
-        sched.be_ready(context).await?;
+        sched.begin(context);
         Ok(sched)
     }
 
@@ -218,22 +217,36 @@ fn pump(context: &Context, scheduler: Scheduler) -> mpsc::UnboundedSender<Change
     changes
 }
 
+/// Say how many requests the plugin takes at a time.
+async fn be_ready(context: &Context, scheduler: &Scheduler) -> Result<(), Failure> {
+    let depth = scheduler.ready().await;
+    let depth = depth.map_err(|error| Failure::new(Errno::EIO, error.to_string()))?;
+    let (mode, limit) = match depth {
+        Depth::Unlimited => ("unlimited", None),
+        Depth::Limited(limit) => ("limited", Some(limit.max(1))),
+    };
+    let request = job_manager::SchedReadyRequest { mode: mode.to_owned(), limit };
+    context.handle().rpc::<job_manager::SchedReady>(&request).await?;
+    Ok(())
+}
+
 impl Sched {
-    /// Say how many requests the plugin takes at a time.
-    async fn be_ready(&self, context: &Context) -> Result<(), Failure> {
-        let depth = self.scheduler.ready().await;
-        let depth = depth.map_err(|error| Failure::new(Errno::EIO, error.to_string()))?;
-        let request = match depth {
-            Depth::Unlimited => {
-                job_manager::SchedReadyRequest { mode: "unlimited".to_owned(), limit: None }
-            }
-            Depth::Limited(limit) => job_manager::SchedReadyRequest {
-                mode: "limited".to_owned(),
-                limit: Some(limit.max(1)),
+    /// Resources are known only when all brokers have told theirs, which they do after this one
+    /// is up: nobody may wait for it.
+    fn begin(&self, context: &Context) {
+        let (scheduler, begun) = (self.scheduler.clone(), context.clone());
+        let after = context.clone();
+        context.spawn(
+            async move {
+                introduce(&begun, &scheduler).await?;
+                be_ready(&begun, &scheduler).await
             },
-        };
-        context.handle().rpc::<job_manager::SchedReady>(&request).await?;
-        Ok(())
+            move |_: &mut Sched, result: Result<(), Failure>| {
+                if let Err(failure) = result {
+                    after.log(Severity::Err, format!("scheduler is not ready: {failure}"));
+                }
+            },
+        );
     }
 
     /// In order with all other changes; the pump is there as long as the service is.
