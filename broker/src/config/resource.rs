@@ -21,6 +21,19 @@ pub struct Resource {
     pub rediscover: bool,
     pub no_update_watch: bool,
     pub journal_max: Option<u64>,
+    /// FSD for which events are kept.
+    pub history: Option<String>,
+    /// The resources are not there: all count as online, and none is verified.
+    pub fake: bool,
+}
+
+/// `[fake-resources]`: an inventory of nodes that are all alike, for tests of schedulers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FakeResources {
+    pub nnodes: u64,
+    pub cores_per_node: Option<u64>,
+    pub gpus_per_node: u64,
+    pub host_prefix: Option<String>,
 }
 
 impl Resource {
@@ -38,9 +51,28 @@ impl Resource {
             rediscover: table.bool("rediscover")?.unwrap_or(false),
             no_update_watch: table.bool("no-update-watch")?.unwrap_or(false),
             journal_max: table.count("journal-max")?,
+            history: owned(table.string("history")?),
+            fake: table.bool("fake")?.unwrap_or(false),
         };
-        table.string("history")?;
         table.finish()?;
         Ok(resource)
+    }
+}
+
+impl FakeResources {
+    /// None: there is no such table.
+    pub fn parse(config: &Config) -> Result<Option<FakeResources>, TableError> {
+        let mut table = Table::of(config, "fake-resources")?;
+        if table.is_empty() {
+            return Ok(None);
+        }
+        let fake = FakeResources {
+            nnodes: table.count("nnodes")?.ok_or_else(|| table.missing("nnodes"))?,
+            cores_per_node: table.count("cores-per-node")?,
+            gpus_per_node: table.count("gpus-per-node")?.unwrap_or(0),
+            host_prefix: table.string("host-prefix")?.map(str::to_owned),
+        };
+        table.finish()?;
+        Ok(Some(fake))
     }
 }

@@ -8,7 +8,7 @@ use super::job_manager::JobManager;
 use super::periodic::{Cron, Heartbeat};
 use super::policy::Policy;
 use super::queues::Queues;
-use super::resource::Resource;
+use super::resource::{FakeResources, Resource};
 use super::storage::{Archive, ContentSqlite, Kvs};
 use super::table::TableError;
 
@@ -23,7 +23,7 @@ pub struct Refusal {
 /// Whom to name for a table, and how to read it.
 type Check = (&'static str, fn(&Config) -> Result<(), TableError>);
 
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 15] = [
     ("connector-local", |config| Access::parse(config).map(drop)),
     ("overlay", |config| Bootstrap::parse(config).map(drop)),
     ("overlay", |config| Tbon::parse(config).map(drop)),
@@ -33,6 +33,7 @@ const CHECKS: [Check; 14] = [
     ("job-manager", |config| JobManager::parse(config).map(drop)),
     ("job-exec", |config| Exec::parse(config).map(drop)),
     ("resource", |config| Resource::parse(config).map(drop)),
+    ("resource", |config| FakeResources::parse(config).map(drop)),
     ("kvs", |config| Kvs::parse(config).map(drop)),
     ("content-sqlite", |config| ContentSqlite::parse(config).map(drop)),
     ("job-archive", |config| Archive::parse(config).map(drop)),

@@ -20,23 +20,23 @@
 //! | [`acquire`] | the scheduler's view |
 //! | [`requests`], [`status`], [`reload`] | the other requests |
 
-mod acquire;
-mod drain;
-mod hardware;
-mod history;
-mod hosts;
-mod inventory;
-mod journal;
-mod monitor;
-mod posts;
-mod reload;
-mod requests;
-mod settings;
-mod state;
-mod status;
-mod store;
-mod topology;
-mod verify;
+pub mod acquire;
+pub mod drain;
+pub mod hardware;
+pub mod history;
+pub mod hosts;
+pub mod inventory;
+pub mod journal;
+pub mod monitor;
+pub mod posts;
+pub mod reload;
+pub mod requests;
+pub mod settings;
+pub mod state;
+pub mod status;
+pub mod store;
+pub mod topology;
+pub mod verify;
 
 use std::time::SystemTime;
 

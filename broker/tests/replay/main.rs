@@ -12,5 +12,6 @@ mod core_services;
 mod event;
 mod log;
 mod module;
+mod resource;
 mod rexec;
 mod store;

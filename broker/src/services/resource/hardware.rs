@@ -4,13 +4,13 @@
 //! are not seen. Whatever made it, the topology is text (hwloc XML), and resources are read from
 //! that text; so a topology that comes from a file gives the same.
 
-mod hwloc;
+pub mod hwloc;
 mod linux;
-mod xml;
+pub mod xml;
 
 use flux_protocol::r::Resources;
 
-pub use xml::XmlError;
+use self::xml::XmlError;
 
 /// A host's hardware.
 #[derive(Debug, Clone)]

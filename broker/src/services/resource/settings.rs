@@ -1,7 +1,7 @@
 //! The `[resource]` table of the configuration (flux-config-resource(5)), and `[fake-resources]`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use flux_protocol::errno::Errno;
@@ -9,14 +9,15 @@ use flux_protocol::failure::Failure;
 use flux_protocol::fsd;
 use flux_protocol::hostlist::Hostlist;
 use flux_protocol::idset::Idset;
-use flux_protocol::r::{Node, RError, ResourceSet, Resources, check_property_name};
+use flux_protocol::r::{MAX_NODES, Node, RError, ResourceSet, Resources, check_property_name};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::verify::{Verify, VerifyError};
 use crate::config::Config;
+use crate::config::resource::{FakeResources, Resource};
+use crate::config::table::TableError;
 
 const JOURNAL_MAX: usize = 100_000;
 /// Ninety days.
@@ -50,8 +51,8 @@ pub struct Settings {
 /// Why the tables can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    #[error("error parsing [{table}] configuration: {error}")]
-    Table { table: &'static str, error: serde_json::Error },
+    #[error(transparent)]
+    Table(#[from] TableError),
     #[error("error parsing [resource.config] array: {0}")]
     Config(#[from] ConfigError),
     #[error("error parsing [resource] configuration: {0}")]
@@ -88,36 +89,6 @@ pub enum ConfigError {
     NoResources(Hostlist),
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct Table {
-    path: Option<PathBuf>,
-    scheduling: Option<PathBuf>,
-    config: Option<Value>,
-    verify: Option<Value>,
-    exclude: Option<String>,
-    norestrict: bool,
-    noverify: bool,
-    rediscover: bool,
-    fake: bool,
-    journal_max: Option<usize>,
-    history: Option<String>,
-    /// A real Flux has it for its own tests.
-    #[serde(rename = "no-update-watch")]
-    _no_update_watch: bool,
-}
-
-/// An inventory of nodes that are all alike.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Fake {
-    nnodes: u32,
-    cores_per_node: Option<u32>,
-    #[serde(default)]
-    gpus_per_node: u32,
-    host_prefix: Option<String>,
-}
-
 /// One entry of the array `resource.config`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,15 +105,15 @@ struct Entry {
 impl Settings {
     /// Read the tables and the files that they name.
     pub fn from_config(config: &Config) -> Result<Settings, SettingsError> {
-        let table: Table = table(config, "resource")?.unwrap_or_default();
-        let fake: Option<Fake> = table_of_fakes(config)?;
+        let table = Resource::parse(config)?;
+        let fake = FakeResources::parse(config)?;
         let inventory = match (&table.config, &table.path, &fake) {
             (Some(array), _, _) => Some(from_array(array)?),
-            (None, Some(path), _) => Some(read_r(path)?),
-            (None, None, Some(fake)) => Some(fake.inventory().map_err(SettingsError::Fake)?),
+            (None, Some(path), _) => Some(read_r(Path::new(path))?),
+            (None, None, Some(fake)) => Some(all_alike(fake).map_err(SettingsError::Fake)?),
             (None, None, None) => None,
         };
-        let inventory = with_scheduling(inventory, table.scheduling.as_deref())?;
+        let inventory = with_scheduling(inventory, table.scheduling.as_deref().map(Path::new))?;
         let history = match &table.history {
             None => HISTORY,
             Some(text) => fsd::parse(text).map_err(|_| SettingsError::History)?,
@@ -156,7 +127,7 @@ impl Settings {
             norestrict: table.norestrict,
             rediscover: table.rediscover,
             fake: is_fake,
-            journal_max: table.journal_max.unwrap_or(JOURNAL_MAX),
+            journal_max: table.journal_max.map_or(JOURNAL_MAX, to_usize),
             history: history.is_finite().then_some(history),
         })
     }
@@ -175,19 +146,6 @@ impl FileError {
             FileError::Syntax { .. } | FileError::R { .. } => Errno::EPROTO,
         }
     }
-}
-
-fn table<T: DeserializeOwned>(
-    config: &Config,
-    table: &'static str,
-) -> Result<Option<T>, SettingsError> {
-    let Some(value) = config.get(table) else { return Ok(None) };
-    let parsed = serde_json::from_value(value.clone());
-    parsed.map(Some).map_err(|error| SettingsError::Table { table, error })
-}
-
-fn table_of_fakes(config: &Config) -> Result<Option<Fake>, SettingsError> {
-    table(config, "fake-resources")
 }
 
 /// Read a file of R (RFC 20).
@@ -293,16 +251,22 @@ impl Entry {
     }
 }
 
-impl Fake {
-    fn inventory(&self) -> Result<ResourceSet, RError> {
-        let resources = Resources {
-            cores: Idset::first_n(self.cores_per_node.unwrap_or(FAKE_CORES)),
-            gpus: Idset::first_n(self.gpus_per_node),
-        };
-        let prefix = self.host_prefix.as_deref().unwrap_or(FAKE_PREFIX);
-        let hosts = (0..self.nnodes).map(|n| format!("{prefix}{n}")).collect();
-        ResourceSet::uniform(&Idset::first_n(self.nnodes), resources, &hosts)
+fn all_alike(fake: &FakeResources) -> Result<ResourceSet, RError> {
+    let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let resources = Resources {
+        cores: Idset::first_n(fake.cores_per_node.map_or(FAKE_CORES, count)),
+        gpus: Idset::first_n(count(fake.gpus_per_node)),
+    };
+    if fake.nnodes > MAX_NODES {
+        return Err(RError::TooManyNodes(fake.nnodes));
     }
+    let prefix = fake.host_prefix.as_deref().unwrap_or(FAKE_PREFIX);
+    let hosts = (0..fake.nnodes).map(|n| format!("{prefix}{n}")).collect();
+    ResourceSet::uniform(&Idset::first_n(count(fake.nnodes)), resources, &hosts)
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -349,7 +313,7 @@ mod tests {
             config(json!({"hosts": "b", "cores": "0", "properties": ["a|b"]}))
                 .contains("invalid property \"\"a|b\"\"")
         );
-        assert!(refusal(json!({"excluded": "0"})).contains("unknown field `excluded`"));
+        assert!(refusal(json!({"excluded": "0"})).contains("did you mean 'exclude'?"));
         assert!(refusal(json!({"history": "x"})).contains("invalid history time"));
         assert!(refusal(json!({"scheduling": "/x"})).contains("resource.scheduling requires"));
     }
