@@ -99,6 +99,10 @@ impl Transaction {
         Transaction::default()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
     pub fn put(&mut self, key: &str, value: &[u8]) -> &mut Transaction {
         self.op(key, 0, Some(Treeobj::val(value)))
     }

@@ -90,7 +90,7 @@ fn captured_payloads_survive_the_types_of_their_rows() {
         "kvs-watch",
         "exec",
         "cron",
-        "hostlist-R-misc",
+        "hostlist",
     ] {
         let text = std::fs::read_to_string(dir.join(format!("{name}.jsonl"))).unwrap();
         // Programs without the C library send deliberate nonsense in some of the files.

@@ -67,16 +67,16 @@ impl Shutdown {
         };
         self.configure_dump(&flux).await?;
         // To the broker that we talk to, so that any but the leader refuses at once.
-        if self.background {
-            flux.rpc::<shutdown::StartOnly>(Nodeid::ANY, &Empty).await?;
-            return Ok(0);
-        }
         let loglevel = match (self.quiet, self.verbose) {
             (true, _) => WARNING,
             (false, 0) => INFO,
             (false, _) => DEBUG,
         };
         let request = shutdown::StartRequest { loglevel: Some(loglevel) };
+        if self.background {
+            flux.rpc::<shutdown::StartOnly>(Nodeid::ANY, &request).await?;
+            return Ok(0);
+        }
         let mut log = flux.stream::<shutdown::Start>(Nodeid::ANY, &request)?;
         while let Some(lines) = log.next().await? {
             eprint!("{}", lines.log);

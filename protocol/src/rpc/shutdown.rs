@@ -25,6 +25,6 @@ methods! {
     /// EINVAL: not rank 0, or not running.
     Start: "shutdown.start", Owner, OneOrStream, StartRequest => StartResponse;
     /// Same topic without the streaming flag: answers at once.
-    StartOnly: "shutdown.start", Owner, One, Empty => Empty;
+    StartOnly: "shutdown.start", Owner, One, StartRequest => Empty;
     Disconnect: "shutdown.disconnect", Owner, Never, Empty => Empty;
 }

@@ -1,5 +1,6 @@
 //! Entries as people read them.
 
+use flux_protocol::real::format_g;
 use flux_protocol::rpc::cron::Entry;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -71,22 +72,30 @@ pub(super) fn flatten(entry: &RawValue) -> Vec<(String, String)> {
     let Node::Object(members) = node(entry) else { return pairs };
     for (key, value) in members {
         match node(value) {
-            Node::Scalar(text) => pairs.push((key, text.to_owned())),
+            Node::Scalar(text) => pairs.push((key, scalar(text))),
             Node::Object(inner) => pairs.extend(
                 inner
                     .into_iter()
-                    .map(|(name, value)| (format!("{key}.{name}"), value.get().to_owned())),
+                    .map(|(name, value)| (format!("{key}.{name}"), scalar(value.get()))),
             ),
             Node::Array(elements) => {
                 let name = key.trim_end_matches('s');
                 for (n, element) in elements.into_iter().enumerate() {
                     let Node::Object(inner) = node(element) else { continue };
                     pairs.extend(inner.into_iter().map(|(field, value)| {
-                        (format!("{name}.{}.{field}", n + 1), value.get().to_owned())
+                        (format!("{name}.{}.{field}", n + 1), scalar(value.get()))
                     }));
                 }
             }
         }
     }
     pairs
+}
+
+/// Numbers with so many digits as are of use.
+fn scalar(text: &str) -> String {
+    match text.parse::<f64>() {
+        Ok(number) if text.contains(['.', 'e', 'E']) => format_g(number, 14),
+        Ok(_) | Err(_) => text.to_owned(),
+    }
 }

@@ -262,7 +262,9 @@ impl<'a> Run<'a> {
     /// Write to all processes; no bytes end their input.
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         for (rank, process) in &mut self.processes {
-            if process.state >= State::Exited {
+            // The end is told even to those that do not read any more, as long as they can hear it.
+            let last = if bytes.is_empty() { State::Done } else { State::Exited };
+            if process.state >= last {
                 continue;
             }
             process.credit = process.credit.saturating_sub(bytes.len() as u64);

@@ -181,6 +181,9 @@ impl Unlink {
                 transaction.unlink(key);
             }
         }
+        if transaction.is_empty() {
+            return Ok(0);
+        }
         self.root.commit(flux, namespace, 0, &transaction).await
     }
 

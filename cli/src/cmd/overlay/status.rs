@@ -15,6 +15,7 @@ use flux_protocol::idset::Idset;
 use flux_protocol::message::Nodeid;
 use flux_protocol::payload::Empty;
 use flux_protocol::rpc::overlay::{self, ChildHealth, HealthResponse, TopologyResponse};
+use tokio::sync::OnceCell;
 
 use super::ranks_of;
 use super::topology::{Topology, ranks};
@@ -83,7 +84,8 @@ struct Walk<'a> {
     flux: &'a Client,
     options: &'a Status,
     topology: Topology,
-    hosts: Hostlist,
+    /// Fetched when the first name is shown.
+    hosts: OnceCell<Hostlist>,
     highlight: Idset,
     color: bool,
     signs: Signs,
@@ -111,12 +113,13 @@ impl Status {
         // The root first: an error with it is the only one that ends the command.
         let start = Instant::now();
         let root = self.health(flux, self.rank, self.wait.as_deref()).await?;
-        let hosts = hostlist(flux).await?;
+        let hosts = OnceCell::new();
+        let highlight = self.highlight(flux, &hosts, size).await?;
         let walk = Walk {
             flux,
             options: &self,
             topology: Topology::get(flux).await?,
-            highlight: self.highlight(&hosts, size)?,
+            highlight,
             hosts,
             color: self.color.stdout(),
             signs: if term::is_utf8() { LINES } else { ASCII },
@@ -125,12 +128,17 @@ impl Status {
         Ok(0)
     }
 
-    fn highlight(&self, hosts: &Hostlist, size: u32) -> Result<Idset, Failure> {
+    async fn highlight(
+        &self,
+        flux: &Client,
+        hosts: &OnceCell<Hostlist>,
+        size: u32,
+    ) -> Result<Idset, Failure> {
         let mut ids = Idset::new();
         for target in &self.highlight {
             let some = match Idset::decode(target) {
                 Ok(ids) => ids,
-                Err(_) => ranks_of(hosts, target)
+                Err(_) => ranks_of(hosts.get_or_try_init(|| hostlist(flux)).await?, target)
                     .map_err(|e| Failure::of(format_args!("Error decoding {target}"), e))?,
             };
             ids.union_with(&some);
@@ -194,7 +202,7 @@ impl Walk<'_> {
                 asked: Some(took),
                 subtree: self.subtree(health.rank),
             };
-            if !self.show(&node, &indent) {
+            if !self.show(&node, &indent).await? {
                 return Ok(());
             }
             let last = health.children.len();
@@ -218,7 +226,7 @@ impl Walk<'_> {
             asked: None,
             subtree: self.subtree(child.rank),
         };
-        if !self.show(&node, &indent) {
+        if !self.show(&node, &indent).await? {
             return Ok(());
         }
         if !matches!(child.status.as_str(), "offline" | "lost") {
@@ -228,7 +236,7 @@ impl Walk<'_> {
                 Ok(health) => return self.broker(health, start.elapsed(), indent).await,
                 Err(e) => {
                     let time = self.rpc_time(Some(start.elapsed()));
-                    let name = self.name(child.rank, &Idset::new());
+                    let name = self.name(child.rank, &Idset::new()).await?;
                     outln!("{}{name}: {e}{time}", self.drawing(&indent));
                 }
             }
@@ -236,40 +244,48 @@ impl Walk<'_> {
         if let Some(tree) = self.topology.subtree(child.rank)
             && !self.options.no_ghost
         {
-            self.ghosts(tree, &child.status, &indent);
+            self.ghosts(tree, &child.status, &indent).await?;
         }
         Ok(())
     }
 
-    fn ghosts(&self, tree: &TopologyResponse, status: &str, indent: &Indent) {
-        let last = tree.children.len();
-        for (n, child) in tree.children.iter().enumerate() {
-            let mut indent = indent.clone();
-            indent.push(n + 1 < last);
-            let node = Node {
-                rank: child.rank,
-                status,
-                duration: None,
-                error: None,
-                ghost: true,
-                asked: None,
-                subtree: ranks(child),
-            };
-            if self.show(&node, &indent) {
-                self.ghosts(child, status, &indent);
+    fn ghosts<'a>(
+        &'a self,
+        tree: &'a TopologyResponse,
+        status: &'a str,
+        indent: &'a Indent,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>> {
+        Box::pin(async move {
+            let last = tree.children.len();
+            for (n, child) in tree.children.iter().enumerate() {
+                let mut indent = indent.clone();
+                indent.push(n + 1 < last);
+                let node = Node {
+                    rank: child.rank,
+                    status,
+                    duration: None,
+                    error: None,
+                    ghost: true,
+                    asked: None,
+                    subtree: ranks(child),
+                };
+                if self.show(&node, &indent).await? {
+                    self.ghosts(child, status, &indent).await?;
+                }
             }
-        }
+            Ok(())
+        })
     }
 
     /// Print a broker as the options want it; returns whether to go on below it.
-    fn show(&self, node: &Node<'_>, indent: &Indent) -> bool {
+    async fn show(&self, node: &Node<'_>, indent: &Indent) -> Result<bool, Failure> {
         if self.options.summary {
             let time = self.rpc_time(node.asked);
             outln!("{}{}{time}", self.status(node), self.since(node));
-            return false;
+            return Ok(false);
         }
         if self.options.down && node.status == "full" {
-            return false;
+            return Ok(false);
         }
         let alone = node.subtree.count() <= 1;
         let detailed = self.options.verbose >= 2;
@@ -279,23 +295,24 @@ impl Walk<'_> {
             outln!(
                 "{}{}: {}{}{error}{}",
                 self.drawing(indent),
-                self.name(node.rank, &node.subtree),
+                self.name(node.rank, &node.subtree).await?,
                 self.status(node),
                 self.since(node),
                 self.rpc_time(node.asked)
             );
         }
-        !alone || detailed
+        Ok(!alone || detailed)
     }
 
-    fn name(&self, rank: u32, subtree: &Idset) -> String {
-        let host = self.hosts.nth(u64::from(rank)).unwrap_or_else(|| "(null)".to_owned());
+    async fn name(&self, rank: u32, subtree: &Idset) -> Result<String, Failure> {
+        let hosts = self.hosts.get_or_try_init(|| hostlist(self.flux)).await?;
+        let host = hosts.nth(u64::from(rank)).unwrap_or_else(|| "(null)".to_owned());
         let name = format!("{rank} {host}");
-        match (subtree.intersects(&self.highlight), self.color) {
+        Ok(match (subtree.intersects(&self.highlight), self.color) {
             (false, _) => name,
             (true, true) => paint(true, sgr::BOLD_BLUE, &name),
             (true, false) => format!("<<{name}>>"),
-        }
+        })
     }
 
     fn status(&self, node: &Node<'_>) -> String {
