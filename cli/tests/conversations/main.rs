@@ -4,7 +4,7 @@
 //! answers that the real one gave, but only to the requests that the real command sent: those it
 //! must get, all of them and no others. What the command prints and returns must be the same, too.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 mod broker;
 mod compare;
