@@ -1,6 +1,8 @@
 //! Jobs of a real Flux, run again by this shell against a test double of their brokers: the
 //! eventlogs that come out must be those that the real shell has written.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
