@@ -8,30 +8,35 @@
 //! costs one hand-over between threads (about 10 µs), an item in it about 1 µs.
 //!
 //! ```ignore
-//! let host = PluginHost::new(HostConfig { path, cache, log, jobs: jobs.clone(), .. }, notices);
-//! let plugin = host.load(&PluginSpec::from_value(&toml_entry)?).await?;     // LoadError: text
+//! let host = PluginHost::new(HostConfig { path: default_path(), .. }, notices);
+//! let spec = PluginSpec::from_value(&toml_entry)?;
+//! let plugin = host.load(&spec, Kind::Validator, stored_values).await?;     // LoadError: text
 //!
-//! // job-ingest
 //! for verdict in plugin.validate(submissions).await {                       // one per job
 //!     match verdict {
 //!         Ok(Verdict::Accept) => ..,
 //!         Ok(Verdict::Refuse(refusal)) => ..,                               // errnum and text
-//!         Ok(Verdict::AskFeasibility) => ..,
+//!         Ok(Verdict::AskFeasibility) => scheduler.feasibility(job, jobspec).await,
 //!         Err(error) => match plugin.on_fault() { Reject | Hold | Skip => .. },
 //!     }
 //! }
 //!
-//! // job-manager: all plugins, in load order
-//! let stack = JobtapStack::new();
-//! stack.push(plugin);
-//! for outcome in stack.dispatch(events).await { .. }                        // one per event
+//! let answers = jobtap.handle(events).await;                                // one per event
+//!
+//! let scheduler = host.load_scheduler(&spec, events, stored_values).await?;
+//! scheduler.tell(vec![Resources(..), Up(..), Hello(running)]).await?;
+//! let depth = scheduler.ready().await?;
+//! scheduler.tell(vec![Alloc(jobs)]).await?;           // answered on `events`: SchedulerEvent
+//!
+//! let plugin = host.replace(&plugin, &spec).await?;   // the old one stays if the new one fails
 //! ```
 //!
 //! - The job manager keeps [`SharedJobs`] up to date: plugins look jobs up in it during a call,
 //!   and the host announces its active jobs to a plugin that is loaded, replaced or restarted.
+//! - The scheduler has a handle of its own, [`Scheduler`], with a channel of [`SchedulerEvent`]s.
 //! - Effects come back in the order in which they are to be applied. Those that concern the
 //!   plugin's own state were applied already; `Put` is passed on to be made durable. Timers,
-//!   dependencies, perilog actions and commands are the job manager's ([`Timers`] helps).
+//!   dependencies, perilog actions and commands are the job manager's.
 //! - [`Notice`]s tell of what happens outside of a call: a fault, a restart, effects of a restart.
 //! - A fault costs the call, never the broker: see [`worker`] for restart, breaker and batches.
 //!   [`CallError`] says what happened, [`Plugin::on_fault`] what the administrator wants done.
