@@ -34,7 +34,6 @@ const BUILTIN: &[&str] = &[
     "limits.wasm",
     "dependency.wasm",
     "begin-time.wasm",
-    "update.wasm",
     "job-history.wasm",
 ];
 
