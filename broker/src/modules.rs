@@ -28,8 +28,11 @@ pub struct Module {
     pub name: &'static str,
     /// Where rc1 loads it.
     pub on: On,
-    start: fn(Rc<Broker>, Option<String>, Vec<String>) -> LocalFuture<Result<Loaded, Failure>>,
+    start: Start,
 }
+
+/// Start a module under a name, by default its own, with arguments.
+type Start = fn(Rc<Broker>, Option<String>, Vec<String>) -> LocalFuture<Result<Loaded, Failure>>;
 
 /// The ranks on which rc1 loads a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

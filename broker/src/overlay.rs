@@ -88,7 +88,7 @@ pub struct Overlay {
     event_seq: Cell<u32>,
     pulse: Notify,
     tracing: Cell<bool>,
-    observers: RefCell<Vec<Box<dyn Fn(&News)>>>,
+    observers: RefCell<Vec<Observer>>,
     tasks: RefCell<Vec<tokio::task::JoinHandle<()>>>,
 }
 
@@ -403,3 +403,6 @@ impl router::Overlay for Overlay {
         self.trace(Direction::Sent, None, event);
     }
 }
+
+/// Called with what happens to peers.
+type Observer = Box<dyn Fn(&News)>;

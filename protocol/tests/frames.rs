@@ -1,5 +1,7 @@
 //! The codec against frames that a real Flux wrote, byte for byte.
 
+#![allow(clippy::unwrap_used)]
+
 use bytes::{Bytes, BytesMut};
 use flux_protocol::frame;
 use flux_protocol::message::{Flags, Kind, Message};

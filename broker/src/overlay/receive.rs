@@ -21,7 +21,7 @@ impl Overlay {
     pub(super) fn receive(self: &std::rc::Rc<Self>, event: Event) {
         match event {
             Event::FromChild { peer, parts } => match decode(&parts) {
-                Ok(message) => self.from_peer(&peer, message),
+                Ok(message) => self.take_peer(&peer, message),
                 Err(error) => {
                     let peer = String::from_utf8_lossy(&peer);
                     let text = format!("DROP downstream message from {peer}: {error}");
@@ -59,7 +59,7 @@ impl Overlay {
 
     // --- from below ---
 
-    fn from_peer(&self, peer: &Bytes, mut message: Message) {
+    fn take_peer(&self, peer: &Bytes, mut message: Message) {
         // As the ROUTER would have it: a request has its sender on top.
         message.routes.push(peer.clone());
         let child = self.children.borrow_mut().online_mut(peer).map(|child| {
@@ -73,13 +73,13 @@ impl Overlay {
             rank
         });
         match child {
-            Some(rank) => self.from_child(rank, peer, message),
-            None => self.from_stranger(peer, &message),
+            Some(rank) => self.take_child(rank, peer, message),
+            None => self.take_stranger(peer, &message),
         }
     }
 
     /// A new child says hello. Anyone else has been given up, and is told to leave.
-    fn from_stranger(&self, peer: &Bytes, message: &Message) {
+    fn take_stranger(&self, peer: &Bytes, message: &Message) {
         let hello = is_hello(message);
         let rank = match hello {
             true => rpc::HelloRequest::decode(message.payload.as_ref()).ok(),
@@ -95,7 +95,7 @@ impl Overlay {
         }
     }
 
-    fn from_child(&self, rank: u32, peer: &Bytes, mut message: Message) {
+    fn take_child(&self, rank: u32, peer: &Bytes, mut message: Message) {
         match message.kind {
             Kind::Control { kind, status } => {
                 self.trace(Direction::Received, Some(rank), &message);
@@ -146,7 +146,7 @@ impl Overlay {
             // The answer to a hello that was sent twice.
             (Uplink::Joined, Kind::Response { .. })
                 if message.topic.as_str() == rpc::Hello::TOPIC => {}
-            (Uplink::Joined, _) => self.from_joined_parent(rank, message),
+            (Uplink::Joined, _) => self.take_joined_parent(rank, message),
             (Uplink::Joining, _) => {
                 let text = format!(
                     "DROP upstream message topic {}: message received before hello handshake \
@@ -159,7 +159,7 @@ impl Overlay {
         }
     }
 
-    fn from_joined_parent(&self, rank: Option<u32>, mut message: Message) {
+    fn take_joined_parent(&self, rank: Option<u32>, mut message: Message) {
         self.trace(Direction::Received, rank, &message);
         match message.kind {
             Kind::Response { .. } if message.topic.as_str() == rpc::Goodbye::TOPIC => {

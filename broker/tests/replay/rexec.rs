@@ -239,6 +239,7 @@ async fn pids(handle: &Handle) -> Vec<i64> {
     list.procs.into_iter().map(|process| process.pid).collect()
 }
 
+#[allow(clippy::panic)]
 async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
     for _ in 0..2000 {
         if condition().await {

@@ -94,10 +94,6 @@ impl Run {
         &self.jobspec
     }
 
-    pub(super) fn r(&self) -> &ResourceSet {
-        &self.r
-    }
-
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
     }

@@ -108,16 +108,6 @@ impl Queues {
             .collect()
     }
 
-    /// Nothing runs and nothing comes in until an administrator says so.
-    pub(super) fn safe_mode(&mut self, reason: &str) {
-        for queue in self.queues.values_mut() {
-            queue.enable = false;
-            queue.disable_reason = Some(reason.to_owned());
-            queue.start = false;
-            queue.stop_reason = Some(reason.to_owned());
-        }
-    }
-
     pub(super) fn is_started_for(&self, job: &Job) -> bool {
         self.queues.get(&queue_of(job)).is_none_or(|queue| queue.start)
     }
