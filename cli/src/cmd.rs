@@ -28,3 +28,4 @@ pub(crate) mod startlog;
 pub(crate) mod uptime;
 pub(crate) mod uri;
 pub(crate) mod version;
+pub mod submit;

@@ -76,8 +76,10 @@ commands! {
     "pmi" Builtin cmd::pmi::PmiArgs: "Simple PMI test client";
     "proxy" Builtin cmd::proxy::Proxy: "Create proxy environment for Flux instance";
     "relay" Builtin cmd::relay::Relay: "Relay messages between stdio and local://path";
+    "run" Optparse cmd::submit::Run: "Run a Flux job interactively";
     "setattr" Builtin cmd::attr::Setattr: "Set broker attribute";
     "shutdown" Builtin cmd::shutdown::Shutdown: "Shut down the Flux instance";
+    "submit" Optparse cmd::submit::Submit: "Submit a job to a Flux instance";
     "start" Optparse cmd::start::Start: "Bootstrap a local Flux instance";
     "startlog" Builtin cmd::startlog::Startlog: "List Flux instance startlog";
     "uptime" Builtin cmd::uptime::Uptime: "Tell how long Flux has been up and running";
