@@ -5,15 +5,16 @@ use std::io::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use flux_client::Client;
+use flux_client::{Client, Request};
 use flux_protocol::errno::Errno;
 use flux_protocol::eventlog::Event;
 use flux_protocol::fluid::JobId;
 use flux_protocol::jobspec::{Extras, Jobspec, TaskRequest};
 use flux_protocol::message::Nodeid;
+use flux_protocol::payload::encode_json;
 use flux_protocol::rpc::{job_info, job_ingest};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -21,7 +22,7 @@ use crate::outln;
 
 /// What both commands take.
 #[derive(Debug, Args)]
-pub struct Request {
+pub struct JobRequest {
     /// Number of tasks to start
     #[arg(short = 'n', long, value_name = "N")]
     ntasks: Option<i64>,
@@ -79,14 +80,14 @@ pub struct Request {
 #[command(override_usage = "flux-submit [OPTIONS] COMMAND [ARGS...]")]
 pub struct Submit {
     #[command(flatten)]
-    request: Request,
+    request: JobRequest,
 }
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-run [OPTIONS] COMMAND [ARGS...]")]
 pub struct Run {
     #[command(flatten)]
-    request: Request,
+    request: JobRequest,
 }
 
 /// A data event of RFC 24.
@@ -128,13 +129,22 @@ impl Run {
         }
         let label = self.request.label_io;
         // The output is complete when the job has left its namespace, which is before its end.
-        let (output, end) = tokio::join!(print_output(&flux, id, label), wait_for_end(&flux, id));
+        let done = async { tokio::join!(print_output(&flux, id, label), wait_for_end(&flux, id)) };
+        let input = async {
+            // A job that does not read its input, or is over, has no use for it.
+            let _ = send_input(&flux, id).await;
+            std::future::pending::<()>().await;
+        };
+        let (output, end) = tokio::select! {
+            done = done => done,
+            () = input => return Err(Failure::silent(1)),
+        };
         output?;
         end
     }
 }
 
-impl Request {
+impl JobRequest {
     /// Submit; nothing when only the jobspec was wanted.
     async fn send(&self, context: &Context) -> Result<Option<(Client, JobId)>, Failure> {
         let jobspec = self.jobspec()?;
@@ -253,6 +263,50 @@ fn print_data(data: &Data, label: bool) -> Result<(), Failure> {
         out.flush()
     };
     write().map_err(|error| Failure::of("output", crate::failure::strerror(&error)))
+}
+
+/// What the job's shell says of itself in `exec.eventlog`.
+#[derive(Deserialize)]
+struct ShellInit {
+    service: String,
+    #[serde(rename = "leader-rank")]
+    leader_rank: u32,
+}
+
+/// Pass standard input on to all tasks, to its end.
+async fn send_input(flux: &Client, id: JobId) -> Result<(), Failure> {
+    use tokio::io::AsyncReadExt;
+    let mut events =
+        flux.stream::<job_info::EventlogWatch>(Nodeid::ANY, &watch(id, "guest.exec.eventlog"))?;
+    let shell = loop {
+        let Some(response) = events.next().await? else { return Ok(()) };
+        let event = Event::decode(response.event.trim_end()).map_err(Failure::new)?;
+        if event.name == "shell.init" {
+            break event.context_as::<ShellInit>().map_err(Failure::new)?;
+        }
+    };
+    let mut stdin = tokio::io::stdin();
+    let mut buf = vec![0; 64 << 10];
+    loop {
+        let count = stdin.read(&mut buf).await.map_err(Failure::new)?;
+        let data = buf.get(..count).unwrap_or_default();
+        let piece = match (count, std::str::from_utf8(data)) {
+            (0, _) => json!({ "stream": "stdin", "rank": "all", "eof": true }),
+            (_, Ok(text)) => json!({ "stream": "stdin", "rank": "all", "data": text }),
+            (_, Err(_)) => json!({
+                "stream": "stdin", "rank": "all",
+                "data": STANDARD.encode(data), "encoding": "base64",
+            }),
+        };
+        let payload = encode_json(&piece).map_err(Failure::new)?;
+        let request = Request::new(format!("{}.stdin", shell.service))
+            .to(Nodeid(shell.leader_rank))
+            .payload(payload);
+        flux.rpc_raw(request).await?;
+        if count == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// The exit code of the job, with what there is to say about it on standard error.
