@@ -1,3 +1,31 @@
 //! The commands, one per file; `table.rs` lists them.
 
-pub mod submit;
+pub(crate) mod attr;
+pub(crate) mod broker;
+pub(crate) mod completion;
+pub(crate) mod config;
+pub(crate) mod content;
+pub(crate) mod cron;
+pub(crate) mod dmesg;
+pub(crate) mod env;
+pub(crate) mod event;
+pub(crate) mod exec;
+pub(crate) mod help;
+pub(crate) mod hostlist;
+pub(crate) mod keygen;
+pub(crate) mod kvs;
+pub(crate) mod logger;
+pub(crate) mod module;
+pub(crate) mod overlay;
+pub(crate) mod ping;
+pub(crate) mod pmi;
+pub(crate) mod proxy;
+pub(crate) mod r;
+pub(crate) mod relay;
+pub(crate) mod shutdown;
+pub(crate) mod start;
+pub(crate) mod startlog;
+pub(crate) mod submit;
+pub(crate) mod uptime;
+pub(crate) mod uri;
+pub(crate) mod version;
