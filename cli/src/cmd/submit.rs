@@ -22,7 +22,7 @@ use crate::outln;
 
 /// What both commands take.
 #[derive(Debug, Args)]
-pub struct JobRequest {
+pub(crate) struct JobRequest {
     /// Number of tasks to start
     #[arg(short = 'n', long, value_name = "N")]
     ntasks: Option<i64>,
@@ -78,14 +78,14 @@ pub struct JobRequest {
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-submit [OPTIONS] COMMAND [ARGS...]")]
-pub struct Submit {
+pub(crate) struct Submit {
     #[command(flatten)]
     request: JobRequest,
 }
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-run [OPTIONS] COMMAND [ARGS...]")]
-pub struct Run {
+pub(crate) struct Run {
     #[command(flatten)]
     request: JobRequest,
 }
@@ -114,7 +114,7 @@ struct Finish {
 }
 
 impl Submit {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let Some((_, id)) = self.request.send(&context).await? else { return Ok(0) };
         outln!("{}", id.f58());
         Ok(0)
@@ -122,7 +122,7 @@ impl Submit {
 }
 
 impl Run {
-    pub async fn run(self, context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let Some((flux, id)) = self.request.send(&context).await? else { return Ok(0) };
         if self.request.verbose {
             eprintln!("jobid: {}", id.f58());
