@@ -20,6 +20,8 @@ mod eventlog;
 mod external;
 mod failure;
 mod json_text;
+#[allow(dead_code, unused_imports)]
+mod listing;
 mod options;
 mod output;
 mod signal;
