@@ -1,6 +1,7 @@
 //! The commands, one per file; `table.rs` lists them.
 
 pub(crate) mod attr;
+pub(crate) mod bench;
 pub(crate) mod broker;
 pub(crate) mod completion;
 pub(crate) mod config;

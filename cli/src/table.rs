@@ -54,6 +54,7 @@ macro_rules! commands {
 
 commands! {
     "R" Optparse cmd::r::R: "Read, generate, and process RFC 20 Resource Set objects.";
+    "bench" Builtin cmd::bench::Bench: "Measure how fast this instance is";
     "broker" Builtin cmd::broker::Broker: "Run a Flux message broker";
     "completion" Builtin cmd::completion::Completion: "Print a script that completes command lines";
     "config" Builtin cmd::config::Config: "Manage configuration";
