@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
+use flux_protocol::layout::Layout;
 use flux_protocol::message::{Flags, Nodeid};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -130,7 +131,8 @@ pub fn set_environment(command: &mut Command, broker: &Broker) {
     }
 }
 
-/// Run the command that the attribute names, else the executables of `$sysconfdir/NAME.d`.
+/// Run the command that the attribute names, else the executables of `/etc/flux/NAME.d` (of the folder
+/// that the attribute `conf.rc_path` names, where it is set).
 ///
 /// The first that fails ends it, with EIO and its line.
 pub async fn run_all(broker: &Rc<Broker>, name: &str, attr: &str) -> Result<(), Failure> {
@@ -152,8 +154,12 @@ pub async fn run_all(broker: &Rc<Broker>, name: &str, attr: &str) -> Result<(), 
 
 fn fragments(broker: &Broker, name: &str) -> Vec<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
-    let Some(dir) = broker.attrs().get("conf.rc_path") else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(Path::new(&dir).join(format!("{name}.d"))) else {
+    let dir = broker.attrs().get("conf.rc_path").map(PathBuf::from).or_else(|| {
+        let program = std::env::current_exe().ok()?;
+        Some(Layout::from_program(&program).confdir())
+    });
+    let Some(dir) = dir else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(dir.join(format!("{name}.d"))) else {
         return Vec::new();
     };
     let mut paths: Vec<PathBuf> = entries

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use flux_protocol::errno::Errno;
-use flux_protocol::eventlog::Event;
+use flux_protocol::eventlog::{self, Event};
 use flux_protocol::failure::Failure;
 use flux_protocol::rpc::kvs;
 use flux_protocol::treeobj::Treeobj;
@@ -27,16 +27,68 @@ pub async fn append(handle: &Handle, entry: Entry) -> Result<(), Failure> {
     let event = match entry {
         Entry::Start => Event::new(now, "start")
             .with_context(&json!({"version": 1, "core_version": crate::VERSION})),
-        Entry::Finish => Ok(Event::new(now, "finish")),
+        Entry::Finish => Event::new(now, "finish").with_context(&json!({"version": 1})),
     };
     let line = event.and_then(|event| event.encode());
     let line = line.map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))?;
     let dirent = Some(Treeobj::val(line.as_bytes()));
     let request = kvs::CommitRequest {
         namespace: kvs::PRIMARY.to_owned(),
-        flags: 0,
+        // Without a record of the start its crash would go unnoticed.
+        flags: kvs::commit::SYNC,
         ops: vec![kvs::Op { key: KEY.to_owned(), flags: kvs::OP_APPEND, dirent }],
     };
     handle.rpc::<kvs::Commit>(&request).await?;
     Ok(())
+}
+
+/// Was the instance that wrote the last entry not stopped properly? To be asked before this one
+/// writes its own.
+pub async fn has_crashed(handle: &Handle) -> Result<bool, Failure> {
+    let request = kvs::LookupRequest {
+        key: KEY.to_owned(),
+        namespace: Some(kvs::PRIMARY.to_owned()),
+        flags: 0,
+        rootdir: None,
+        rootseq: None,
+    };
+    let value = match handle.rpc::<kvs::Lookup>(&request).await {
+        Ok(response) => response.val,
+        Err(failure) if failure.errno == Errno::ENOENT => return Ok(false),
+        Err(failure) => return Err(failure),
+    };
+    let Treeobj::Val(data) = value else { return Ok(false) };
+    let invalid = |text: String| Failure::new(Errno::EINVAL, text);
+    let log = data.decode().map_err(|error| invalid(error.to_string()))?;
+    Ok(is_open(&String::from_utf8_lossy(&log)))
+}
+
+/// Is the last entry a start?
+fn is_open(log: &str) -> bool {
+    let mut open = false;
+    for line in log.lines() {
+        // A line that can't be read says nothing about those around it.
+        match eventlog::decode(line).ok().as_deref() {
+            Some([event]) if event.name == "start" => open = true,
+            Some([event]) if event.name == "finish" => open = false,
+            _ => {}
+        }
+    }
+    open
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_without_a_finish_was_followed_by_a_crash() {
+        let line = |name: &str| format!("{{\"timestamp\":1.0,\"name\":\"{name}\"}}\n");
+        let log = |names: &[&str]| names.iter().map(|name| line(name)).collect::<String>();
+        assert!(!is_open(""));
+        assert!(is_open(&log(&["start"])));
+        assert!(!is_open(&log(&["start", "start", "finish"])));
+        assert!(is_open(&log(&["start", "finish", "start"])));
+        assert!(is_open(&format!("{}nonsense\n", line("start"))));
+    }
 }

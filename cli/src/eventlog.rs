@@ -43,6 +43,10 @@ pub(crate) struct Minute {
 }
 
 impl Formatter {
+    pub(crate) fn new(time: TimeFormat, color: bool, json: bool) -> Formatter {
+        Formatter { time, color, json, ..Formatter::default() }
+    }
+
     /// `first` may be an event that is not shown.
     pub(crate) fn see(&mut self, timestamp: f64) {
         self.first.get_or_insert(timestamp);

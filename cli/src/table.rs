@@ -76,7 +76,9 @@ commands! {
     "ping" Optparse cmd::ping::Ping: "Measure round-trip latency to Flux services";
     "pmi" Builtin cmd::pmi::PmiArgs: "Simple PMI test client";
     "proxy" Builtin cmd::proxy::Proxy: "Create proxy environment for Flux instance";
+    "queue" Argparse cmd::queue::Queue: "List and manipulate flux queues";
     "relay" Builtin cmd::relay::Relay: "Relay messages between stdio and local://path";
+    "resource" Argparse cmd::resource::Resource: "List/manipulate Flux resource status";
     "run" Optparse cmd::submit::Run: "Run a Flux job interactively";
     "setattr" Builtin cmd::attr::Setattr: "Set broker attribute";
     "shutdown" Builtin cmd::shutdown::Shutdown: "Shut down the Flux instance";

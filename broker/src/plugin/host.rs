@@ -19,6 +19,7 @@ use super::v1::types::{
     Verdict,
 };
 use super::worker::{Answers, MAILBOX, Notice, Parts, Request, Shared, Worker};
+use flux_protocol::layout::Layout;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -77,8 +78,8 @@ pub fn default_path() -> Vec<PathBuf> {
         return std::env::split_paths(&path).filter(|path| !path.as_os_str().is_empty()).collect();
     }
     let executable = std::env::current_exe().unwrap_or_default();
-    let prefix = executable.parent().and_then(|bin| bin.parent());
-    let installed = prefix.map(|prefix| prefix.join("libexec/flux/plugins"));
+    let layout = Layout::from_program(&executable);
+    let installed = layout.is_installed().then(|| layout.plugindir());
     let source = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins-wasm/dist"));
     installed.into_iter().chain([source]).collect()
 }

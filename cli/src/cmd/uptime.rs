@@ -91,7 +91,7 @@ impl Details {
         let drained = status.drain.keys().map(|ids| count(ids)).sum();
         let names: Vec<Option<String>> = match queues.queues.is_empty() {
             true => vec![None],
-            false => queues.queues.into_iter().map(|queue| queue.name).collect(),
+            false => queues.queues.into_iter().map(Some).collect(),
         };
         let (mut submit_disabled, mut scheduler_stopped) = (true, true);
         for name in names {

@@ -186,13 +186,8 @@ pub struct NameRequest {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueueListResponse {
-    pub queues: Vec<QueueName>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct QueueName {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    /// Named queues; none where there is one without a name.
+    pub queues: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -22,6 +22,9 @@ use crate::config::Config;
 /// Where state is kept.
 pub(super) const KEY: &str = "checkpoint.job-manager";
 
+/// Why queues are closed after a crash.
+pub(super) const SAFE_MODE: &str = "Flux is in safe mode due to an incomplete shutdown.";
+
 /// The queues of the configuration, with their state.
 #[derive(Debug)]
 pub struct Queues {
@@ -91,6 +94,18 @@ impl Queues {
             if let Some(slot) = self.queues.get_mut(&name) {
                 *slot = queue;
             }
+        }
+    }
+
+    /// No submission, no scheduling, until an administrator says so.
+    pub(super) fn enter_safe_mode(&mut self) {
+        for queue in self.queues.values_mut() {
+            // As it was is what a proper restart goes on with.
+            queue.kept = Some((queue.start, queue.stop_reason.take()));
+            queue.enable = false;
+            queue.disable_reason = Some(SAFE_MODE.to_owned());
+            queue.start = false;
+            queue.stop_reason = Some(SAFE_MODE.to_owned());
         }
     }
 
@@ -174,8 +189,7 @@ impl JobManager {
         _: Empty,
         _: &Sender,
     ) -> Result<rpc::QueueListResponse, Failure> {
-        let named = self.queues.queues.keys().flatten();
-        let queues = named.map(|name| rpc::QueueName { name: Some(name.clone()) }).collect();
+        let queues = self.queues.queues.keys().flatten().cloned().collect();
         Ok(rpc::QueueListResponse { queues })
     }
 

@@ -30,6 +30,10 @@ pub(super) async fn restore(manager: &mut JobManager, context: &Context) -> Resu
             manager.queues.restore(saved);
         }
     }
+    if is_to_be_safe(context).await? {
+        context.log(Severity::Err, queues::SAFE_MODE);
+        manager.queues.enter_safe_mode();
+    }
     let ids = job_ids(handle).await?;
     let count = ids.len();
     for window in ids.chunks(WINDOW) {
@@ -55,6 +59,19 @@ pub(super) async fn restore(manager: &mut JobManager, context: &Context) -> Resu
         resume(manager, context, id);
     }
     Ok(())
+}
+
+/// After a crash nobody knows why, and whether it will not happen again with the next job: an
+/// administrator is to have a look first. A module that is loaded again in a running instance has
+/// not been through a crash, whatever the log says.
+async fn is_to_be_safe(context: &Context) -> Result<bool, Failure> {
+    let broker = context.broker();
+    let starts =
+        broker.life().is_some_and(|life| *life.state().borrow() == crate::state::State::Init);
+    if !starts || broker.attrs().get("broker.safe-mode").is_some_and(|value| value == "0") {
+        return Ok(false);
+    }
+    crate::startlog::has_crashed(context.handle()).await
 }
 
 fn add(manager: &mut JobManager, context: &Context, mut job: Job, events: &[Event]) {

@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
 
+use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -365,7 +366,19 @@ async fn cleanup(context: &Ctx) -> Event {
     if context.rank() > 0 || context.broker().modules().get("job-manager").is_none() {
         return Event::CleanupNone;
     }
-    match rc::cleanup(context.broker(), context.handle()).await {
+    let attrs = context.broker().attrs();
+    let limit = attrs
+        .get("broker.cleanup-timeout")
+        .and_then(|text| flux_protocol::fsd::parse(&text).ok())
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let cleanup = rc::cleanup(context.broker(), context.handle());
+    let result = match limit {
+        Some(limit) => tokio::time::timeout(limit, cleanup).await.unwrap_or_else(|_| {
+            Err(Failure::new(Errno::ETIMEDOUT, "not done in broker.cleanup-timeout"))
+        }),
+        None => cleanup.await,
+    };
+    match result {
         Ok(()) => Event::CleanupSuccess,
         Err(failure) => {
             let text = format!("cleanup: {failure}");

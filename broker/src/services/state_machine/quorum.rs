@@ -16,6 +16,9 @@ use crate::state::{Event, State};
 /// The group of brokers that are up.
 const ONLINE: &str = "broker.online";
 
+/// Longer than any instance lives, and no more than a timer takes.
+const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// Tell the instance that this broker is up; at rank 0 wait for the others, elsewhere for rank 0.
 pub(super) async fn reach(context: &Context<StateMachine>) -> Event {
     let result = match context.rank() {
@@ -52,7 +55,7 @@ async fn reach_leader(context: &Context<StateMachine>) -> Result<Event, Failure>
         result => result?,
     }
     let needed = needed(context);
-    let warn = Duration::from_secs_f64(duration_attr(context, "broker.quorum-warn", 60.0));
+    let warn = warn_period(context);
     let name = groups::NameRequest { name: ONLINE.to_owned() };
     let mut members = context.handle().stream::<groups::Get>(Nodeid(0), &name)?;
     let mut online = Idset::new();
@@ -116,7 +119,14 @@ fn warn_of_slow(context: &Context<StateMachine>, online: &Idset) {
     context.broker().log().append(Severity::Err, "broker", &text);
 }
 
-fn duration_attr(context: &Context<StateMachine>, name: &str, default: f64) -> f64 {
-    let text = context.broker().attrs().get(name);
-    text.and_then(|text| flux_protocol::fsd::parse(&text).ok()).unwrap_or(default)
+/// `broker.quorum-warn`, called `broker.quorum-timeout` in old units; `none` is never.
+fn warn_period(context: &Context<StateMachine>) -> Duration {
+    let attrs = context.broker().attrs();
+    let text = attrs.get("broker.quorum-warn").or_else(|| attrs.get("broker.quorum-timeout"));
+    let seconds = match text.as_deref() {
+        None => 60.0,
+        Some("none") => return NEVER,
+        Some(text) => flux_protocol::fsd::parse(text).unwrap_or(60.0),
+    };
+    Duration::try_from_secs_f64(seconds).unwrap_or(NEVER).min(NEVER)
 }
