@@ -9,11 +9,11 @@ mod status;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Subcommand};
-use flux_client::RpcError;
+use flux_client::{Request, RpcError};
 use flux_protocol::errno::Errno;
 use flux_protocol::message::Nodeid;
-use flux_protocol::payload::Empty;
-use flux_protocol::rpc::resource as rpc;
+use flux_protocol::payload::{Object, Payload};
+use flux_protocol::rpc::{Method, resource as rpc};
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -118,7 +118,9 @@ impl Resource {
             Command::Eventlog(eventlog) => eventlog.run(&context).await,
             Command::AcquireMute => {
                 let flux = context.connect().await?;
-                flux.rpc::<rpc::AcquireMute>(LEADER, &Empty).await.map_err(error)?;
+                let request = Request::new(rpc::AcquireMute::TOPIC).to(LEADER);
+                let payload = Object::new().encode().map_err(error)?;
+                flux.rpc_raw(request.payload(payload)).await.map_err(error)?;
                 Ok(0)
             }
         }

@@ -22,6 +22,17 @@ use crate::compare::Output;
 /// Run the commands of a file, but for those that `skip` names by a part of the command line, with
 /// the reason why.
 fn converse(name: &str, skip: &[(&str, &str)]) {
+    converse_in_guise(name, skip, str::to_owned, |output| output);
+}
+
+/// [`converse`] with commands that are called otherwise than the real ones, and whose output is
+/// otherwise.
+fn converse_in_guise(
+    name: &str,
+    skip: &[(&str, &str)],
+    rewrite: fn(&str) -> String,
+    translate: fn(Output) -> Output,
+) {
     let vector = Vector::load(name).unwrap();
     let mut failures = Vec::new();
     let mut count = 0;
@@ -31,7 +42,7 @@ fn converse(name: &str, skip: &[(&str, &str)]) {
             continue;
         }
         count += 1;
-        let problems = play(run);
+        let problems = play(&Run { command: rewrite(&run.command), ..run.clone() }, translate);
         if !problems.is_empty() {
             failures.push(format!("$ {}\n{}", run.command, problems.join("\n")));
         }
@@ -41,7 +52,7 @@ fn converse(name: &str, skip: &[(&str, &str)]) {
 }
 
 /// Run one command; returns what is not as it was.
-fn play(run: &Run) -> Vec<String> {
+fn play(run: &Run, translate: fn(Output) -> Output) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let bin = dir.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
@@ -49,7 +60,7 @@ fn play(run: &Run) -> Vec<String> {
     let broker = FakeBroker::start(&dir.path().join("tap"), Some(&run.rows));
     // Some commands went around the tap in between, to make something happen.
     let untapped = FakeBroker::start(&dir.path().join("local-0"), None);
-    let output = shell(run, &dir, &bin);
+    let output = translate(shell(run, &dir, &bin));
     let mut problems = broker.finish();
     problems.extend(untapped.finish());
     let real = Output {
@@ -168,4 +179,52 @@ fn hostlist_talks_as_the_real_one() {
 #[test]
 fn shutdown_talks_as_the_real_one() {
     converse("shutdown", &[]);
+}
+
+#[test]
+fn queue_commands_talk_as_the_real_ones() {
+    let skip = [
+        ("flux submit", "a command of its own"),
+        ("flux jobs", "a command of its own"),
+        ("flux resource", "goes with those of resources"),
+        ("flux queue list", "colours what is not a terminal"),
+        ("'tests'", "a reason may be given without an option"),
+        ("'closed'", "a reason may be given without an option"),
+        ("nosuch -q nosuch", "a reason may be given without an option"),
+    ];
+    for name in ["queue", "queue-named"] {
+        converse_in_guise(name, &skip, str::to_owned, untranslate_queue);
+    }
+}
+
+/// State is told as the administrator's guide has it: on standard error, in other words.
+fn untranslate_queue(mut output: Output) -> Output {
+    let told = output.stderr.take().unwrap_or_default();
+    let (state, errors): (Vec<&str>, Vec<&str>) =
+        told.lines().partition(|line| !line.starts_with("flux-queue: ERROR"));
+    for line in state.iter().filter(|line| !line.contains("free requests")) {
+        let line = line.trim_start_matches("flux-queue: ");
+        let line = line.replace("Scheduling is enabled", "Scheduling is started");
+        let line = line.replace("Scheduling is disabled", "Scheduling is stopped");
+        output.stdout.push_str(&format!("{line}\n"));
+    }
+    output.stderr = Some(errors.join("\n"));
+    output
+}
+
+#[test]
+fn resource_commands_talk_as_the_real_ones() {
+    let skip = [
+        ("--json", "usage texts are ours"),
+        ("timeout -s INT", "ends of interrupted commands are not captured"),
+    ];
+    let rewrite = |command: &str| {
+        let command = match command {
+            "flux resource drain" => "flux resource drain -o default".to_owned(),
+            other => other.replace("flux resource status", "flux resource status -o default"),
+        };
+        command.replace("flux resource list", "flux resource list -o default")
+    };
+    let name = "resource-status-list-drain-undrain";
+    converse_in_guise(name, &skip, rewrite, |output| output);
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use flux_client::Client;
+use flux_client::{Client, Request};
 use flux_protocol::eventlog::Event;
 use flux_protocol::hostlist::Hostlist;
 use flux_protocol::idset::Idset;
-use flux_protocol::payload::{Empty, Object};
-use flux_protocol::rpc::resource as rpc;
+use flux_protocol::payload::{Object, Payload};
+use flux_protocol::rpc::{Method, resource as rpc};
 use serde_json::Value;
 
 use super::{LEADER, error};
@@ -82,10 +82,13 @@ impl Eventlog {
         let time = if self.human { TimeFormat::Human } else { self.time_format };
         let json = self.format == "json" && !self.human;
         let mut formatter = Formatter::new(time, self.color.stdout(), json);
-        let mut responses = flux.stream::<rpc::Journal>(LEADER, &Empty)?;
+        let payload = Object::new().encode().map_err(error)?;
+        let request = Request::new(rpc::Journal::TOPIC).to(LEADER).payload(payload);
+        let mut responses = flux.stream_raw(request)?.decode::<rpc::JournalResponse>();
         while let Some(response) = responses.next().await.map_err(error)? {
             // Without events: this was what had happened before.
             if response.events.is_empty() && !self.follow && self.wait.is_none() {
+                responses.cancel::<rpc::JournalCancel>()?;
                 break;
             }
             for event in &response.events {
@@ -95,10 +98,13 @@ impl Eventlog {
                 outln!("{}", formatter.format(event));
                 output::flush();
                 if self.is_waited_for(event) {
+                    responses.cancel::<rpc::JournalCancel>()?;
+                    flux.flush().await?;
                     return Ok(0);
                 }
             }
         }
+        flux.flush().await?;
         Ok(0)
     }
 

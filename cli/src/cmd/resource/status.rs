@@ -147,12 +147,10 @@ impl Status {
             return Ok(0);
         }
         let guide = if self.verbose > 1 { GUIDE_WITH_REASON } else { GUIDE };
-        let Some((mut listing, later)) =
-            layout(context, &FORMATS, self.format.as_deref(), guide, guide_heading)?
-        else {
+        let wanted = Wanted { format: self.format.as_deref(), guide, color: self.color };
+        let Some((listing, later)) = wanted.layout(context, &FORMATS, guide_heading)? else {
             return Ok(0);
         };
-        uncolor(&mut listing, self.color);
         let default = if later { LATER_STATES } else { GUIDE_STATES };
         let states = parse_states(self.states.as_deref(), default, later)?;
         let query =
@@ -163,13 +161,12 @@ impl Status {
 
 impl DrainList {
     pub(super) async fn run(self, context: &Context) -> Outcome {
-        let format = self.format.as_deref();
-        let Some((mut listing, _)) =
-            layout(context, &DRAIN_FORMATS, format, GUIDE_DRAIN, guide_drain_heading)?
+        let wanted =
+            Wanted { format: self.format.as_deref(), guide: GUIDE_DRAIN, color: self.color };
+        let Some((listing, _)) = wanted.layout(context, &DRAIN_FORMATS, guide_drain_heading)?
         else {
             return Ok(0);
         };
-        uncolor(&mut listing, self.color);
         let states = ["draining", "drained"].map(str::to_owned);
         let query = Query { states: &states, later: true, skip_empty: true };
         print(context, &listing, &self.filter, query, self.no_header).await
@@ -197,27 +194,42 @@ async fn print(
     Ok(0)
 }
 
-/// The layout that was asked for, and whether it is for the later view.
-fn layout(
-    context: &Context,
-    formats: &Formats,
-    wanted: Option<&str>,
-    guide: &str,
-    headings: Headings,
-) -> Result<Option<(Listing, bool)>, Failure> {
-    let Some(wanted) = wanted else {
-        return Ok(Some((Listing::parse(guide, headings).map_err(error)?, false)));
-    };
-    let Some(format) = formats.choose(&context.env, wanted)? else { return Ok(None) };
-    let listing = Listing::parse(&format, later_heading).map_err(error)?;
-    let later = listing.fields().iter().any(|field| LATER_FIELDS.contains(field));
-    Ok(Some((listing, later)))
+/// The layout that was asked for.
+struct Wanted<'a> {
+    format: Option<&'a str>,
+    /// Where none was.
+    guide: &'a str,
+    color: Color,
 }
 
-fn uncolor(listing: &mut Listing, color: Color) {
-    if !color.stdout() {
-        *listing = listing.without(&["color_up", "color_off"]);
+impl Wanted<'_> {
+    /// The layout, and whether it is for the later view; nothing where it was a question.
+    fn layout(
+        &self,
+        context: &Context,
+        formats: &Formats,
+        headings: Headings,
+    ) -> Result<Option<(Listing, bool)>, Failure> {
+        let Some(format) = self.format else {
+            return Ok(Some((Listing::parse(self.guide, headings).map_err(error)?, false)));
+        };
+        let Some(mut format) = formats.choose(&context.env, format)? else { return Ok(None) };
+        if !self.color.stdout() {
+            format = uncolored(&format);
+        }
+        let listing = Listing::parse(&format, later_heading).map_err(error)?;
+        let later = listing.fields().iter().any(|field| LATER_FIELDS.contains(field));
+        Ok(Some((listing, later)))
     }
+}
+
+/// A field is left out together with the text in front of it.
+fn uncolored(format: &str) -> String {
+    let mut format = format.to_owned();
+    for field in [" {color_up}", "{color_up}", "{color_off}"] {
+        format = format.replace(field, "");
+    }
+    format
 }
 
 fn parse_states(wanted: Option<&str>, default: &str, later: bool) -> Result<Vec<String>, Failure> {

@@ -26,7 +26,7 @@ fn sets() -> Sets {
 }
 
 fn table(format: &str, headings: Headings, states: Option<&str>, later: bool) -> Vec<String> {
-    let listing = Listing::parse(format, headings).unwrap().without(&["color_up", "color_off"]);
+    let listing = Listing::parse(&uncolored(format), headings).unwrap();
     let default = if later { LATER_STATES } else { GUIDE_STATES };
     let parsed = parse_states(states, default, later).unwrap();
     let query = Query { states: &parsed, later, skip_empty: states.is_none() };
