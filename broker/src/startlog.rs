@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use flux_protocol::errno::Errno;
-use flux_protocol::eventlog::{self, Event};
+use flux_protocol::eventlog::Event;
 use flux_protocol::failure::Failure;
 use flux_protocol::rpc::kvs;
 use flux_protocol::treeobj::Treeobj;
@@ -68,10 +68,10 @@ fn is_open(log: &str) -> bool {
     let mut open = false;
     for line in log.lines() {
         // A line that can't be read says nothing about those around it.
-        match eventlog::decode(line).ok().as_deref() {
-            Some([event]) if event.name == "start" => open = true,
-            Some([event]) if event.name == "finish" => open = false,
-            _ => {}
+        match Event::decode(line) {
+            Ok(event) if event.name == "start" => open = true,
+            Ok(event) if event.name == "finish" => open = false,
+            Ok(_) | Err(_) => {}
         }
     }
     open

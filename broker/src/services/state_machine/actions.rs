@@ -22,6 +22,9 @@ use crate::state::{Event, State};
 
 type Ctx = Context<StateMachine>;
 
+/// When to ask a parent again that is not ready to be asked.
+const PARENT_RETRY: Duration = Duration::from_millis(50);
+
 /// What lasts from the broker's start to its end beside the state itself.
 pub struct Life {
     peers: Rc<dyn Peers>,
@@ -334,30 +337,40 @@ fn send_systemd(text: &str) {
 
 /// Services of this broker use those of the parent: wait until rc1 is through there.
 async fn parent_up(context: &Ctx) -> Event {
-    let Ok(mut states) = monitor_parent(context) else { return Event::ParentFail };
-    loop {
-        match states.next().await {
-            Ok(response) if response.state > State::Run.number() => return Event::ParentFail,
-            Ok(response) if response.state >= State::Quorum.number() => {
-                return Event::ParentReady;
-            }
-            Ok(_) => {}
-            // The overlay reports a lost parent itself.
-            Err(_) => return std::future::pending().await,
-        }
-    }
+    watch_parent(context, |state| match state {
+        state if state > State::Run.number() => Some(Event::ParentFail),
+        state if state >= State::Quorum.number() => Some(Event::ParentReady),
+        _ => None,
+    })
+    .await
 }
 
 /// Run until the parent leaves run.
 async fn follow_parent(context: &Ctx) -> Event {
-    let Ok(mut states) = monitor_parent(context) else { return Event::ParentFail };
+    watch_parent(context, |state| (state > State::Run.number()).then_some(Event::Shutdown)).await
+}
+
+/// Follow the parent's states until one of them makes an event.
+async fn watch_parent(context: &Ctx, event: impl Fn(u32) -> Option<Event>) -> Event {
     loop {
-        match states.next().await {
-            Ok(response) if response.state > State::Run.number() => return Event::Shutdown,
-            Ok(_) => {}
-            // The overlay reports a lost parent itself.
-            Err(_) => return std::future::pending().await,
+        let Ok(mut states) = monitor_parent(context) else { return Event::ParentFail };
+        let failure = loop {
+            match states.next().await {
+                Ok(response) => {
+                    if let Some(event) = event(response.state) {
+                        return event;
+                    }
+                }
+                Err(failure) => break failure,
+            }
+        };
+        // The parent takes part in the overlay before it has this service.
+        if failure.errno == Errno::ENOSYS {
+            tokio::time::sleep(PARENT_RETRY).await;
+            continue;
         }
+        // The overlay reports a lost parent itself.
+        return std::future::pending().await;
     }
 }
 
