@@ -22,6 +22,7 @@ pub mod paths;
 pub mod peers;
 pub mod plugin;
 pub mod plugin_host;
+pub mod plugin_tool;
 pub mod rc;
 pub mod router;
 pub mod rundir;

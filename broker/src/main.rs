@@ -28,6 +28,10 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    // Not a broker, but what needs its plugin host.
+    if std::env::args_os().nth(1).is_some_and(|word| word == "plugin") {
+        return flux_broker::plugin_tool::main(std::env::args_os().skip(1));
+    }
     let args = Args::parse();
     let attrs = args
         .setattr

@@ -47,6 +47,7 @@ mod breaker;
 mod cache;
 mod capability;
 mod componentize;
+mod conf_files;
 mod engine;
 mod fault;
 mod host;
@@ -67,7 +68,9 @@ mod worker;
 
 pub use breaker::Patience;
 pub use fault::{CallError, Fault, FaultKind, OnFault};
-pub use host::{HostConfig, LoadError, Plugin, PluginFacts, PluginHost, Replay, default_path};
+pub use host::{
+    HostConfig, LoadError, Plugin, PluginFacts, PluginHost, Replay, ReplayClock, default_path,
+};
 pub use instance::Limits;
 pub use jobs::{JobFacts, SharedJobs};
 pub use ledger::{LedgerError, record};
@@ -76,6 +79,7 @@ pub use manifest::{
     Abi, Caller, HOST_ABI, InspectError, Inspection, Kind, LoadOrder, Manifest, Service, inspect,
 };
 pub use scheduler::{ResourceStatus, Scheduler, SchedulerEvent};
+pub(crate) use source::hex;
 pub use source::{MODULE_MAX, SourceError};
 pub use spec::{PluginSpec, SpecError};
 pub use stats::{CallbackReport, Report};

@@ -4,7 +4,8 @@
 mod plugin_support;
 
 use flux_broker::plugin::types::{
-    Change, Count, Depth, Event, Freed, Job, Reply, Request, ResourceSet, Targets,
+    Change, Count, Depth, Event, Freed, Job, Reply, Request, ResourceSet, Submission, Targets,
+    Verdict,
 };
 use flux_broker::plugin::{Kind, PluginSpec, Scheduler, SchedulerEvent};
 use plugin_support::{Fixture, job};
@@ -140,6 +141,10 @@ async fn every_bundled_plugin_loads_as_one_of_the_brokers_own() {
     for kind in [Kind::Jobtap, Kind::Validator, Kind::Frobnicator] {
         for (path, manifest) in fixture.host.available(kind) {
             let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            if stem == "schema" {
+                // Not without a schema: see below.
+                continue;
+            }
             let spec = PluginSpec::named(&stem);
             let plugin = fixture.host.load(&spec, kind, Default::default()).await.unwrap();
             assert!(plugin.facts().bundled, "{stem} differs from SHA256SUMS");
@@ -151,11 +156,17 @@ async fn every_bundled_plugin_loads_as_one_of_the_brokers_own() {
     let expected = [
         "alloc-bypass",
         "begin-time",
-        "dependency",
+        "dependency-after",
+        "dependency-singleton",
         "job-history",
-        "limits",
+        "limit-duration",
+        "limit-job-size",
+        "mf_priority",
+        "perilog",
         "priority-default",
         "submit-hold",
+        "update-duration",
+        "update-queue",
         "feasibility",
         "jobspec",
         "require-instance",
@@ -165,6 +176,31 @@ async fn every_bundled_plugin_loads_as_one_of_the_brokers_own() {
     for name in expected {
         assert!(names.iter().any(|found| found == name), "{name} not among {names:?}");
     }
+}
+
+#[tokio::test]
+async fn a_schema_that_the_configuration_names_reaches_the_sandbox() {
+    let fixture = Fixture::new();
+    let mut spec = PluginSpec::named("schema");
+    let error = fixture.host.load(&spec, Kind::Validator, Default::default()).await.unwrap_err();
+    assert!(error.to_string().contains("a schema is required"), "{error}");
+    let file = fixture.folder.path().join("site.json");
+    std::fs::write(&file, r#"{"required":["site"]}"#).unwrap();
+    let argument = format!("--schema={}", file.display());
+    spec.conf.insert("args".to_owned(), serde_json::json!([argument]));
+    let plugin = fixture.host.load(&spec, Kind::Validator, Default::default()).await.unwrap();
+    let submission = |jobspec: &str| Submission {
+        job: None,
+        userid: 0,
+        urgency: 16,
+        flags: 0,
+        jobspec: jobspec.to_owned(),
+    };
+    let verdicts =
+        plugin.validate(vec![submission(r#"{"site":1}"#), submission(r#"{"x":1}"#)]).await;
+    assert_eq!(*verdicts[0].as_ref().unwrap(), Verdict::Accept);
+    let Verdict::Refuse(refusal) = verdicts[1].as_ref().unwrap() else { panic!() };
+    assert_eq!(refusal.text, "'site' is a required property");
 }
 
 #[tokio::test]
@@ -187,7 +223,7 @@ async fn configuration_reaches_a_plugin_and_a_bad_one_is_refused() {
     let fixture = Fixture::with(|host| {
         host.config = config(r#"{"policy":{"limits":{"duration":"2h"}},"secret":{"x":1}}"#);
     });
-    let spec = PluginSpec::named("limits");
+    let spec = PluginSpec::named("limit-duration");
     let plugin = fixture.host.load(&spec, Kind::Jobtap, Default::default()).await.unwrap();
     let validate = |duration| Event::Validate(Job { duration, ..job(1) });
     let answers = plugin.handle(vec![validate(7200.0), validate(10800.0)]).await;

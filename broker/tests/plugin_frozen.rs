@@ -112,7 +112,7 @@ async fn rust_plugin_that_loops_or_grows_is_stopped() {
 #[tokio::test]
 async fn plugin_has_no_environment_no_files_and_no_network() {
     let mut fixture = Fixture::with(|config| {
-        config.replay = Some(flux_broker::plugin::Replay { now: 5.0, seed: 1 });
+        config.replay = Some(flux_broker::plugin::Replay { now: 5.0.into(), seed: 1 });
     });
     fixture.jobs.put(known(1, JobState::Sched));
     let plugin = tracer(&mut fixture).await;

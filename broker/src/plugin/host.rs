@@ -4,6 +4,7 @@ use super::breaker::Breaker;
 use super::cache;
 use super::capability::{arguments, meet};
 use super::componentize::componentize;
+use super::conf_files;
 use super::engine::PluginEngine;
 use super::fault::{CallError, OnFault};
 use super::instance::{KeyValues, Limits, Program};
@@ -24,6 +25,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 use wasmtime::component::Component;
@@ -63,12 +65,34 @@ impl fmt::Debug for HostConfig {
 }
 
 /// What a plugin may not find out by itself when a recording is replayed.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Replay {
     /// What `now` answers.
-    pub now: f64,
+    pub now: ReplayClock,
     /// Seed of `random`.
     pub seed: u64,
+}
+
+/// A clock that stands until it is set. Clones are the same clock.
+#[derive(Debug, Clone, Default)]
+pub struct ReplayClock(Arc<AtomicU64>);
+
+impl ReplayClock {
+    /// Sets it, seconds since the epoch.
+    pub fn set(&self, now: f64) {
+        self.0.store(now.to_bits(), Ordering::Relaxed);
+    }
+
+    /// What it shows.
+    pub fn now(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl From<f64> for ReplayClock {
+    fn from(now: f64) -> Self {
+        ReplayClock(Arc::new(AtomicU64::new(now.to_bits())))
+    }
 }
 
 /// Where plugins are looked for: `FLUX_PLUGIN_PATH` (folders separated by colons) if set, else
@@ -350,7 +374,7 @@ impl PluginHost {
             let text = format!("{name} is a native plugin's name: loading {}", source.file_name);
             log.line(&manifest.name, Level::Notice, &text);
         }
-        let replay = self.config.replay;
+        let replay = self.config.replay.clone();
         let program = Program {
             plugin: Arc::from(manifest.name.as_str()),
             kind,
@@ -360,13 +384,13 @@ impl PluginHost {
             granted: Arc::from(granted.as_slice()),
             jobs: self.config.jobs.clone(),
             log,
-            seed: replay.map_or_else(seed, |replay| replay.seed),
+            seed: replay.as_ref().map_or_else(seed, |replay| replay.seed),
             clock: replay.map(|replay| replay.now),
         };
         let parts = Parts {
             program,
             manifest: manifest.clone(),
-            context: self.context(&spec, &granted),
+            context: self.context(&spec, &granted).map_err(module)?,
             breaker: Breaker::new(spec.patience),
         };
         let Source { path, file_name, digest, bundled, .. } = source;
@@ -407,16 +431,16 @@ impl PluginHost {
         Ok(component)
     }
 
-    fn context(&self, spec: &PluginSpec, granted: &[String]) -> Context {
+    fn context(&self, spec: &PluginSpec, granted: &[String]) -> Result<Context, String> {
         let attributes: Map<String, Value> = arguments(granted, "attr:")
             .filter_map(|name| {
                 let value = self.config.attributes.get(name)?;
                 Some((name.to_owned(), Value::String(value.clone())))
             })
             .collect();
-        Context {
+        Ok(Context {
             reason: StartReason::Start,
-            config: Value::Object(spec.conf.clone()).to_string(),
+            config: visible_conf(&spec.conf, granted)?,
             broker_config: visible_config(&self.config.config, granted),
             granted: granted.to_vec(),
             instance: InstanceFacts {
@@ -426,7 +450,7 @@ impl PluginHost {
                 attributes: Value::Object(attributes).to_string(),
             },
             saved: None,
-        }
+        })
     }
 }
 
@@ -481,8 +505,12 @@ impl Plugin {
     ) -> Result<Result<(), String>, CallError> {
         let spec = &self.inner.facts.spec;
         let granted = grant(&self.inner.facts.manifest, spec, self.inner.facts.bundled);
-        let conf = Value::Object(conf.clone()).to_string();
-        let broker = visible_config(broker, &granted.unwrap_or_default());
+        let granted = granted.unwrap_or_default();
+        let conf = match visible_conf(conf, &granted) {
+            Ok(conf) => conf,
+            Err(text) => return Ok(Err(text)),
+        };
+        let broker = visible_config(broker, &granted);
         self.ask(|reply| Request::Configure(conf, broker, reply)).await?
     }
 
@@ -555,6 +583,16 @@ fn visible_config(config: &Map<String, Value>, granted: &[String]) -> String {
     let visible: Map<String, Value> =
         tables.filter_map(|table| Some((table.to_owned(), config.get(table)?.clone()))).collect();
     Value::Object(visible).to_string()
+}
+
+/// The plugin's own configuration, with the files that it was granted.
+fn visible_conf(conf: &Map<String, Value>, granted: &[String]) -> Result<String, String> {
+    let mut conf = conf.clone();
+    let files = conf_files::read(&conf, granted)?;
+    if !files.is_empty() {
+        conf.insert("files".to_owned(), Value::Object(files));
+    }
+    Ok(Value::Object(conf).to_string())
 }
 
 /// Thread names have 15 bytes.

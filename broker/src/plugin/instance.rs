@@ -3,6 +3,7 @@
 
 use super::engine::{Deadline, PluginEngine};
 use super::fault::{Fault, FaultKind};
+use super::host::ReplayClock;
 use super::jobs::SharedJobs;
 use super::log_gate::LogGate;
 use super::manifest::Kind;
@@ -166,8 +167,8 @@ pub(super) struct Program {
     pub(super) log: LogGate,
     /// Seeds the generator; fixed for a replay.
     pub(super) seed: u64,
-    /// Fixed clock for a replay.
-    pub(super) clock: Option<f64>,
+    /// The clock of a replay.
+    pub(super) clock: Option<ReplayClock>,
 }
 
 impl Program {
@@ -260,7 +261,7 @@ impl Instance {
         let running = self.program.engine.running();
         let state = self.store.data_mut();
         state.deadline = Deadline::start(state.limits.deadline);
-        state.now = self.program.clock.unwrap_or_else(now);
+        state.now = self.program.clock.as_ref().map_or_else(now, ReplayClock::now);
         state.memory_denied = false;
         state.last_error = None;
         std::mem::swap(&mut state.store, values);

@@ -1,6 +1,8 @@
 use super::*;
 use flux_plugin::testing;
-use flux_plugin::types::{Count, Freed, Request, Targets};
+use flux_plugin::types::{
+    Count, ExpirationRequest, FeasibilityRequest, Freed, Request, ResourceSet, Targets,
+};
 
 fn fifo() -> Fifo {
     testing::reset();
@@ -156,7 +158,10 @@ fn feasibility_and_expiration_are_answered() {
 
 #[test]
 fn queue_depth_is_configurable() {
-    let depth = |config: &str| parse_depth(config).map_err(|error| error.contains("queue-depth"));
+    let depth = |config: &str| {
+        let config = testing::context(config, "{}");
+        Fifo::init(&config).map(|mut fifo| fifo.ready()).map_err(|e| e.contains("queue-depth"))
+    };
     assert!(matches!(depth("{}"), Ok(Depth::Limited(8))));
     assert!(matches!(depth(r#"{"queue-depth":3}"#), Ok(Depth::Limited(3))));
     assert!(matches!(depth(r#"{"queue-depth":"unlimited"}"#), Ok(Depth::Unlimited)));

@@ -142,10 +142,13 @@ impl Pool {
 
     /// Notes what a running job holds.
     pub fn hold(&mut self, id: JobId, list: &[Targets], end: f64) -> Result<(), PoolError> {
-        let shares = shares(list)?;
+        self.hold_shares(id, shares(list)?, end);
+        Ok(())
+    }
+
+    pub(crate) fn hold_shares(&mut self, id: JobId, shares: Vec<Share>, end: f64) {
         self.take(&shares);
         self.held.insert(id, Held { shares, end });
-        Ok(())
     }
 
     /// Takes back what a job held, or a part of it.

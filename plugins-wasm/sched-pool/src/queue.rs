@@ -4,6 +4,7 @@ use crate::request::Want;
 use flux_plugin::types::{Job, JobId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 /// A job that waits.
 #[derive(Clone, Debug)]
@@ -53,6 +54,20 @@ impl Queue {
     /// The first job.
     pub fn head(&mut self) -> Option<&mut Pending> {
         self.jobs.values_mut().next()
+    }
+
+    /// A job by id.
+    pub fn get(&self, id: JobId) -> Option<&Pending> {
+        let priority = self.priorities.get(&id)?;
+        self.jobs.get(&(Reverse(*priority), id))
+    }
+
+    /// The next jobs behind one, at most `count`; none behind one that is not there.
+    pub fn after(&self, id: JobId, count: usize) -> Vec<JobId> {
+        let Some(priority) = self.priorities.get(&id) else { return Vec::new() };
+        let key = (Reverse(*priority), id);
+        let behind = (Bound::Excluded(key), Bound::Unbounded);
+        self.jobs.range(behind).take(count).map(|((_, id), _)| *id).collect()
     }
 
     /// In order.

@@ -31,10 +31,14 @@ pub(super) use introduce::Introduction;
 /// Loaded at every start, before those of the configuration, unless they are removed.
 const BUILTIN: &[&str] = &[
     "priority-default.wasm",
-    "limits.wasm",
-    "dependency.wasm",
+    "limit-job-size.wasm",
+    "limit-duration.wasm",
+    "dependency-after.wasm",
+    "dependency-singleton.wasm",
     "begin-time.wasm",
+    "update-duration.wasm",
     "job-history.wasm",
+    "update-queue.wasm",
 ];
 
 /// The stack of plugins.

@@ -1,0 +1,363 @@
+//! A scheduler: takes note of changes, starts what its policy lets start, and tells the others
+//! why and for how long they wait.
+
+use crate::forecast::{Forecast, Reservation};
+use crate::pool::{Grant, NoGrant, Pool, PoolError};
+use crate::queue::{Pending, Queue};
+use crate::request::Want;
+use crate::text::{summary, targets};
+use flux_plugin::prelude::*;
+use flux_plugin::types::{
+    Allocation, Annotation, Denial, ExpirationRequest, FeasibilityRequest, JobNote, ResourceSet,
+    TokenRefusal,
+};
+use serde_json::Value;
+
+/// How many jobs of the queue get an estimate of their start.
+const FORECAST: usize = 8;
+/// Seconds between two forecasts: each copies the pool.
+const FORECAST_PAUSE: f64 = 1.0;
+/// Decisions between two looks at the clock.
+const STRIDE: usize = 32;
+
+const FORECAST_TIMER: &str = "forecast";
+
+/// Which jobs may start while the first of the queue waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// None.
+    Fcfs,
+    /// Those among the first of the queue that do not delay its head (EASY).
+    Backfill {
+        /// How many jobs behind the head are looked at.
+        depth: usize,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    policy: Policy,
+    depth: Depth,
+    pool: Pool,
+    queue: Queue,
+    /// Job at the head that was last found to wait.
+    explained: Option<JobId>,
+    forecast_at: f64,
+    forecast_due: bool,
+    /// Something changed since the last look for jobs to start early.
+    changed: bool,
+    /// The head's reservation and the jobs behind it that are still to be looked at.
+    looking: Option<(Reservation, Vec<JobId>)>,
+    starts: u64,
+    backfilled: u64,
+    denials: u64,
+}
+
+impl Engine {
+    /// A scheduler without resources and jobs.
+    pub fn new(policy: Policy, depth: Depth) -> Self {
+        Engine {
+            policy,
+            depth,
+            pool: Pool::default(),
+            queue: Queue::default(),
+            explained: None,
+            forecast_at: 0.0,
+            forecast_due: false,
+            changed: true,
+            looking: None,
+            starts: 0,
+            backfilled: 0,
+            denials: 0,
+        }
+    }
+
+    /// As [`Plugin::query`].
+    pub fn query(&self) -> String {
+        serde_json::json!({
+            "pending_jobs": self.queue.len(),
+            "allocations": self.starts,
+            "backfilled": self.backfilled,
+            "denials": self.denials,
+        })
+        .to_string()
+    }
+
+    /// As [`Scheduler::ready`].
+    pub fn ready(&self) -> Depth {
+        self.depth
+    }
+
+    /// As [`Scheduler::update`].
+    pub fn update(&mut self, change: Change, decisions: &mut Vec<Decision>) {
+        if !matches!(change, Change::Timer(_)) {
+            self.changed = true;
+            self.looking = None;
+        }
+        if let Err(PoolError(text)) = self.take_note(change, decisions) {
+            host::error(format!("change ignored: {text}"));
+        }
+    }
+
+    /// As [`Scheduler::schedule`].
+    pub fn schedule(&mut self, seconds: f64) -> Pass {
+        let mut decisions = Vec::new();
+        let end = host::remaining() - seconds;
+        while let Some(decision) = self.next() {
+            decisions.push(decision);
+            if decisions.len() % STRIDE == 0 && host::remaining() < end {
+                return Pass { decisions, more: true };
+            }
+        }
+        if let Policy::Backfill { depth } = self.policy
+            && !self.backfill(depth, end, &mut decisions)
+        {
+            return Pass { decisions, more: true };
+        }
+        self.explain(&mut decisions);
+        self.forecast(&mut decisions);
+        Pass { decisions, more: false }
+    }
+
+    fn take_note(
+        &mut self,
+        change: Change,
+        decisions: &mut Vec<Decision>,
+    ) -> Result<(), PoolError> {
+        match change {
+            Change::Resources(set) => self.resources(&set)?,
+            Change::Up(ranks) => self.pool.set_up(&ranks, true)?,
+            Change::Down(ranks) => self.pool.set_up(&ranks, false)?,
+            Change::Shrink(ranks) => self.pool.shrink(&ranks)?,
+            Change::PropertyAdd(list) => self.pool.add_properties(&list)?,
+            Change::PropertyRemove(list) => self.pool.remove_properties(&list)?,
+            Change::Expiration(time) => self.pool.expiration = time,
+            Change::Hello(jobs) => {
+                for job in jobs {
+                    self.pool.hold(job.id, &job.allocation, job.expiration)?;
+                }
+            }
+            Change::Alloc(jobs) => jobs.iter().for_each(|job| self.alloc(job, decisions)),
+            Change::Free(list) => {
+                for freed in list {
+                    self.pool.free(freed.id, &freed.resources, freed.final_)?;
+                }
+            }
+            Change::Cancel(ids) => {
+                let ended = ids.into_iter().filter(|id| self.queue.remove(*id).is_some());
+                decisions.extend(ended.map(Decision::Canceled));
+            }
+            Change::Prioritize(list) => {
+                list.into_iter().for_each(|(id, priority)| self.queue.prioritize(id, priority));
+            }
+            Change::JobExpiration(request) => decisions.push(self.expiration(&request)),
+            Change::Feasibility(request) => decisions.push(self.feasibility(&request)),
+            Change::Timer(_) => self.forecast_due = false,
+            Change::Rpc(_) | Change::RpcResponse(_) | Change::Other(_) => {}
+        }
+        Ok(())
+    }
+
+    fn resources(&mut self, set: &ResourceSet) -> Result<(), PoolError> {
+        self.pool = Pool::new(set)?;
+        Ok(())
+    }
+
+    fn alloc(&mut self, job: &Job, decisions: &mut Vec<Decision>) {
+        match Want::of(job) {
+            Some(want) => self.queue.push(job, want),
+            None => decisions.push(Decision::Deny(Denial { id: job.id, note: UNREADABLE.into() })),
+        }
+    }
+
+    fn expiration(&mut self, request: &ExpirationRequest) -> Decision {
+        if self.pool.set_end(request.id, request.expiration) {
+            return Decision::Accept(request.token);
+        }
+        let refusal = refuse_with(errno::ENOENT, "job has no allocation");
+        Decision::Refuse(TokenRefusal { token: request.token, refusal })
+    }
+
+    fn feasibility(&mut self, request: &FeasibilityRequest) -> Decision {
+        let refusal = match Want::of(&request.job) {
+            None => refuse_with(errno::EINVAL, UNREADABLE),
+            Some(want) => match self.pool.feasible(&want) {
+                Err(NoGrant::Infeasible(text)) => refuse_with(errno::EOVERFLOW, text),
+                Ok(()) | Err(NoGrant::Insufficient) => return Decision::Accept(request.token),
+            },
+        };
+        Decision::Refuse(TokenRefusal { token: request.token, refusal })
+    }
+
+    /// The decision on the first job; none when it has to wait.
+    fn next(&mut self) -> Option<Decision> {
+        let head = self.queue.head()?;
+        let id = head.id;
+        let end = match head.want.duration {
+            duration if duration > 0.0 => host::now() + duration,
+            _ => self.pool.expiration,
+        };
+        let outcome = self.pool.allocate(id, &head.want, end);
+        let grant = match outcome {
+            Ok(grant) => grant,
+            Err(NoGrant::Infeasible(note)) => return self.deny(id, note),
+            Err(NoGrant::Insufficient) => {
+                if head.feasible == Some(self.pool.generation()) {
+                    return None;
+                }
+                if let Err(NoGrant::Infeasible(note)) = self.pool.feasible(&head.want) {
+                    return self.deny(id, note);
+                }
+                head.feasible = Some(self.pool.generation());
+                return None;
+            }
+        };
+        Some(self.start(id, &grant, end))
+    }
+
+    /// The job leaves the queue with what it was granted.
+    fn start(&mut self, id: JobId, grant: &Grant, end: f64) -> Decision {
+        let annotated = self.queue.remove(id).is_some_and(|pending| pending.annotated);
+        self.starts += 1;
+        let withdrawn = if annotated { r#","t_estimate":null"# } else { "" };
+        let text = summary(&grant.shares);
+        Decision::Allocate(Allocation {
+            id,
+            resources: targets(&grant.shares),
+            nslots: grant.nslots,
+            starttime: host::now(),
+            expiration: end,
+            scheduling: None,
+            annotations: Some(format!(r#"{{"resource_summary":"{text}"{withdrawn}}}"#)),
+        })
+    }
+
+    /// Starts jobs behind the head that end before it starts, or take nothing that it needs then.
+    /// False when time is up and there are more to look at.
+    fn backfill(&mut self, depth: usize, end: f64, decisions: &mut Vec<Decision>) -> bool {
+        if std::mem::take(&mut self.changed) {
+            self.looking = self.look_behind_head(depth);
+        }
+        let now = host::now();
+        let Some((mut reservation, candidates)) = self.looking.take() else { return true };
+        let mut candidates = candidates.into_iter();
+        let mut looked = 0;
+        while let Some(id) = candidates.next() {
+            if let Some(decision) = self.backfill_one(id, now, &mut reservation) {
+                self.backfilled += 1;
+                decisions.push(decision);
+            }
+            looked += 1;
+            if looked % STRIDE == 0 && candidates.len() > 0 && host::remaining() < end {
+                self.looking = Some((reservation, candidates.collect()));
+                return false;
+            }
+        }
+        true
+    }
+
+    fn look_behind_head(&mut self, depth: usize) -> Option<(Reservation, Vec<JobId>)> {
+        let head = self.queue.head()?;
+        let id = head.id;
+        let reservation = Reservation::of(&self.pool, host::now(), id, &head.want)?;
+        Some((reservation, self.queue.after(id, depth)))
+    }
+
+    fn backfill_one(
+        &mut self,
+        id: JobId,
+        now: f64,
+        reservation: &mut Reservation,
+    ) -> Option<Decision> {
+        let want = self.queue.get(id)?.want.clone();
+        let end = self.end(&want, now);
+        let grant = self.pool.allocate(id, &want, end).ok()?;
+        if reservation.admits(id, &grant, end) {
+            return Some(self.start(id, &grant, end));
+        }
+        self.pool.release(id);
+        None
+    }
+
+    /// When a job that starts now has to end; 0 for never.
+    fn end(&self, want: &Want, now: f64) -> f64 {
+        if want.duration > 0.0 { now + want.duration } else { self.pool.expiration }
+    }
+
+    fn deny(&mut self, id: JobId, note: String) -> Option<Decision> {
+        self.queue.remove(id);
+        self.denials += 1;
+        Some(Decision::Deny(Denial { id, note }))
+    }
+
+    /// Says of the first job why it waits.
+    fn explain(&mut self, decisions: &mut Vec<Decision>) {
+        let waiting = self.queue.len();
+        let head = self.queue.head().map(|head| head.id);
+        if head.is_some() && head != self.explained {
+            let text = format!(
+                "first in the queue, waits for resources; {} job(s) behind it",
+                waiting.saturating_sub(1)
+            );
+            let note = head.map(|id| JobNote { id, text });
+            decisions.extend(note.map(|note| Decision::Effect(Effect::Explain(note))));
+        }
+        self.explained = head;
+    }
+
+    /// Estimates when the first jobs start, not more often than it is worth.
+    fn forecast(&mut self, decisions: &mut Vec<Decision>) {
+        if self.queue.is_empty() || self.forecast_due {
+            return;
+        }
+        let now = host::now();
+        if now < self.forecast_at + FORECAST_PAUSE {
+            let at = self.forecast_at + FORECAST_PAUSE;
+            let timer = flux_plugin::types::Timer { name: FORECAST_TIMER.into(), at, every: None };
+            decisions.push(Decision::Effect(Effect::SetTimer(timer)));
+            self.forecast_due = true;
+            return;
+        }
+        self.forecast_at = now;
+        let mut forecast = Forecast::new(&self.pool, now);
+        for pending in self.queue.iter_mut().take(FORECAST) {
+            let estimate = forecast.place(pending.id, &pending.want);
+            decisions.extend(announce(pending, estimate));
+        }
+    }
+}
+
+/// The annotation, if it says something new.
+fn announce(pending: &mut Pending, estimate: Option<f64>) -> Option<Decision> {
+    if pending.estimate == estimate {
+        return None;
+    }
+    pending.estimate = estimate;
+    pending.annotated = true;
+    let value = estimate.map_or(Value::Null, Value::from);
+    let annotations = format!(r#"{{"t_estimate":{value}}}"#);
+    Some(Decision::Annotate(Annotation { id: pending.id, annotations }))
+}
+
+const UNREADABLE: &str =
+    "cannot parse jobspec: resources must be slots of cores and GPUs, on nodes or not";
+
+/// `queue-depth = N | "unlimited"`, also as `mode = "limited=N" | "unlimited"`.
+///
+/// # Errors
+///
+/// Neither.
+pub fn parse_depth(config: &Value, default: Depth) -> Result<Depth, String> {
+    let depth = match (config.get("queue-depth"), config.get("mode")) {
+        (Some(Value::Number(depth)), _) => depth.to_string(),
+        (Some(Value::String(depth)), _) => depth.clone(),
+        (_, Some(Value::String(mode))) => mode.strip_prefix("limited=").unwrap_or(mode).to_owned(),
+        _ => return Ok(default),
+    };
+    if depth == "unlimited" {
+        return Ok(Depth::Unlimited);
+    }
+    let bad = || format!("queue-depth must be a positive integer or 'unlimited', got '{depth}'");
+    depth.parse().ok().filter(|&depth| depth > 0).map(Depth::Limited).ok_or_else(bad)
+}
