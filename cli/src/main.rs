@@ -19,8 +19,10 @@ mod environment;
 mod eventlog;
 mod external;
 mod failure;
+mod jobid;
+mod joblist;
+mod jobwatch;
 mod json_text;
-#[allow(dead_code, unused_imports)]
 mod listing;
 mod options;
 mod output;
@@ -33,6 +35,7 @@ mod term;
 mod toml_files;
 mod trace;
 mod usage;
+mod when;
 
 fn main() {
     let code = match start() {

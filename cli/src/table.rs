@@ -56,6 +56,7 @@ commands! {
     "R" Optparse cmd::r::R: "Read, generate, and process RFC 20 Resource Set objects.";
     "bench" Builtin cmd::bench::Bench: "Measure how fast this instance is";
     "broker" Builtin cmd::broker::Broker: "Run a Flux message broker";
+    "cancel" Argparse cmd::cancel::Cancel: "Cancel pending or running jobs with an optional exception note.";
     "completion" Builtin cmd::completion::Completion: "Print a script that completes command lines";
     "config" Builtin cmd::config::Config: "Manage configuration";
     "content" Builtin cmd::content::Content: "Access content store";
@@ -67,15 +68,20 @@ commands! {
     "getattr" Builtin cmd::attr::Getattr: "Get broker attribute";
     "help" Builtin cmd::help::Help: "Display help information for flux commands";
     "hostlist" Argparse cmd::hostlist::HostlistArgs: "Fetch, combine, and manipulate Flux hostlists";
+    "job" Optparse cmd::job::JobCommand: "Job housekeeping and control";
+    "jobs" Argparse cmd::jobs::Jobs: "List jobs submitted to Flux";
     "keygen" Optparse cmd::keygen::Keygen: "Generate a certificate for the overlay network";
     "kvs" Optparse cmd::kvs::Kvs: "Flux key-value store utility";
     "logger" Optparse cmd::logger::Logger: "Create a Flux log entry";
     "lsattr" Builtin cmd::attr::Lsattr: "List broker attributes";
     "module" Optparse cmd::module::Module: "Manage Flux extension modules";
     "overlay" Builtin cmd::overlay::Overlay: "Manage overlay network";
+    "pgrep" Argparse cmd::pgrep::Pgrep: "Look up jobs by name or range of ids";
     "ping" Optparse cmd::ping::Ping: "Measure round-trip latency to Flux services";
+    "pkill" Argparse cmd::pgrep::Pkill: "Cancel jobs by name or range of ids";
     "pmi" Builtin cmd::pmi::PmiArgs: "Simple PMI test client";
     "proxy" Builtin cmd::proxy::Proxy: "Create proxy environment for Flux instance";
+    "pstree" Argparse cmd::pstree::Pstree: "Display job hierarchies";
     "queue" Argparse cmd::queue::Queue: "List and manipulate flux queues";
     "relay" Builtin cmd::relay::Relay: "Relay messages between stdio and local://path";
     "resource" Argparse cmd::resource::Resource: "List/manipulate Flux resource status";
@@ -85,8 +91,10 @@ commands! {
     "submit" Optparse cmd::submit::Submit: "Submit a job to a Flux instance";
     "start" Optparse cmd::start::Start: "Bootstrap a local Flux instance";
     "startlog" Builtin cmd::startlog::Startlog: "List Flux instance startlog";
+    "update" Argparse cmd::update::Update: "Update active Flux jobs";
     "uptime" Builtin cmd::uptime::Uptime: "Tell how long Flux has been up and running";
     "uri" Argparse cmd::uri::Uri: "Resolve TARGET to a Flux URI";
+    "watch" Argparse cmd::watch::Watch: "Monitor one or more Flux jobs";
     "version" Builtin cmd::version::Version: "Display flux version information";
 }
 

@@ -46,7 +46,13 @@ pub(crate) fn paint(color: bool, sequence: &str, text: &str) -> String {
 impl Color {
     /// Whether to colour what goes to standard output.
     pub(crate) fn stdout(self) -> bool {
-        match self.color {
+        self.color.stdout()
+    }
+}
+
+impl When {
+    pub(crate) fn stdout(self) -> bool {
+        match self {
             When::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
             When::Always => true,
             When::Never => false,

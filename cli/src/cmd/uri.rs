@@ -249,7 +249,7 @@ fn to_remote_at(uri: &str, host: &str) -> Result<String, ResolveError> {
     }
 }
 
-fn to_local(uri: &str) -> Result<String, ResolveError> {
+pub(crate) fn to_local(uri: &str) -> Result<String, ResolveError> {
     if uri.starts_with("local://") {
         return Ok(uri.to_owned());
     }
