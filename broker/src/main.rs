@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         return flux_broker::plugin_tool::main(std::env::args_os().skip(1));
     }
     let args = Args::parse();
+    flux_broker::subprocess::keep_descriptors_private();
     let attrs = args
         .setattr
         .iter()

@@ -347,6 +347,7 @@ fn spec(
             .collect::<Result<_, _>>()?,
         cwd: cmd.cwd.as_ref().map(PathBuf::from),
         group: request.local_flags & rpc::local_flags::NO_SETPGRP == 0,
+        dies_with_broker: request.local_flags & rpc::local_flags::FORK_EXEC != 0,
         ..Spec::new(cmd.cmdline.clone(), env)
     })
 }

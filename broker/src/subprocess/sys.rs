@@ -8,6 +8,14 @@ use std::process::Command;
 /// linux/close_range.h
 const CLOSE_RANGE_CLOEXEC: libc::c_int = 1 << 2;
 
+/// Have no child inherit what this process itself was started with, such as a job server's pipe.
+#[expect(unsafe_code, reason = "close_range has no safe wrapper")]
+pub fn keep_descriptors_private() {
+    // SAFETY: close_range with CLOEXEC only sets flags of descriptors; a kernel that does not
+    // have it leaves all as it is.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+}
+
 /// Let the child keep these descriptors over exec, and be sent SIGTERM when this process dies.
 #[expect(unsafe_code, reason = "pre_exec is")]
 pub(super) fn prepare(command: &mut Command, keep: Vec<RawFd>, dies_with_parent: bool) {
@@ -17,10 +25,6 @@ pub(super) fn prepare(command: &mut Command, keep: Vec<RawFd>, dies_with_parent:
     }
     let parent = std::process::id();
     let in_child = move || {
-        // What the broker itself was started with, such as a job server's pipe, is closed as well.
-        // SAFETY: close_range with CLOEXEC only sets flags of descriptors; a kernel that does not
-        // have it leaves all as it is.
-        unsafe { libc::close_range(3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
         for fd in &keep {
             // SAFETY: fcntl with F_SETFD takes an integer and touches no memory.
             if unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) } < 0 {

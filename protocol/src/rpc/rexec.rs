@@ -28,6 +28,8 @@ pub mod local_flags {
     pub const STDIO_FALLTHROUGH: u32 = 1;
     /// No process group of its own.
     pub const NO_SETPGRP: u32 = 2;
+    /// Start it by fork and exec, which lets it be sent SIGTERM when the broker dies.
+    pub const FORK_EXEC: u32 = 4;
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

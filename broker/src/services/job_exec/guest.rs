@@ -9,7 +9,7 @@ use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::rpc::kvs;
 use flux_protocol::treeobj::Treeobj;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Context;
 use crate::handle::Handle;
@@ -28,7 +28,7 @@ pub(super) fn namespace(id: JobId) -> String {
 }
 
 impl Guest {
-    /// Make the namespace, and `guest` in the job's directory a link to it.
+    /// Make the namespace.
     pub(super) async fn create(
         context: &Context,
         id: JobId,
@@ -49,12 +49,19 @@ impl Guest {
             Err(failure) if failure.errno == Errno::EEXIST => {}
             Err(failure) => return Err(failure),
         }
-        let link = Treeobj::symlink(Some(&guest.namespace), ".");
-        let log = guest.commit(handle, &guest.namespace, vec![event_op("init", None)?]);
-        let primary = guest.commit(handle, kvs::PRIMARY, vec![guest.op(Some(link))]);
-        let (log, primary) = tokio::join!(log, primary);
-        log.and(primary)?;
         Ok(guest)
+    }
+
+    /// Begin the job's `exec.eventlog`, and make `guest` in the job's directory a link to the
+    /// namespace. The shells need not wait for it.
+    pub(super) async fn open(&self, context: &Context) -> Result<(), Failure> {
+        let handle = context.handle();
+        let link = Treeobj::symlink(Some(&self.namespace), ".");
+        let events = vec![event_op("init", None)?, event_op("starting", None)?];
+        let log = self.commit(handle, &self.namespace, events);
+        let primary = self.commit(handle, kvs::PRIMARY, vec![self.op(Some(link))]);
+        let (log, primary) = tokio::join!(log, primary);
+        log.and(primary)
     }
 
     fn op(&self, dirent: Option<Treeobj>) -> kvs::Op {
@@ -72,14 +79,15 @@ impl Guest {
         Ok(())
     }
 
-    /// Append to the job's `exec.eventlog`.
-    pub(super) async fn event(&self, context: &Context, name: &str, with: Option<&Value>) {
-        let result = match event_op(name, with) {
-            Ok(op) => self.commit(context.handle(), &self.namespace, vec![op]).await,
-            Err(failure) => Err(failure),
+    /// End the job's `exec.eventlog`.
+    pub(super) async fn close(&self, context: &Context, status: i32) {
+        let result = async {
+            let complete = event_op("complete", Some(&json!({ "status": status })))?;
+            let events = vec![complete, event_op("done", None)?];
+            self.commit(context.handle(), &self.namespace, events).await
         };
-        if let Err(failure) = result {
-            let text = format!("{}: exec.eventlog {name}: {failure}", self.id.f58());
+        if let Err(failure) = result.await {
+            let text = format!("{}: exec.eventlog: {failure}", self.id.f58());
             context.log(Severity::Err, text);
         }
     }

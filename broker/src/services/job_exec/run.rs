@@ -175,12 +175,15 @@ impl Run {
             }
         };
         let timer = self.clone().watch_expiration(context.clone());
-        let status = tokio::select! {
-            status = self.run_shells(context, &guest) => status,
+        let run = async { tokio::join!(guest.open(context), self.run_shells(context)) };
+        let (opened, status) = tokio::select! {
+            done = run => done,
             never = timer => match never {},
         };
-        guest.event(context, "complete", Some(&json!({ "status": status }))).await;
-        guest.event(context, "done", None).await;
+        if let Err(failure) = opened {
+            context.log(Severity::Err, format!("{}: guest namespace: {failure}", self.id.f58()));
+        }
+        guest.close(context, status).await;
         if let Err(failure) = guest.link(context).await {
             context.log(Severity::Err, format!("{}: guest namespace: {failure}", self.id.f58()));
         }

@@ -14,7 +14,7 @@ use flux_protocol::rpc::rexec::{self, ExecRequest, ExecResponse, Io};
 use serde_json::Value;
 
 use super::Context;
-use super::guest::{self, Guest};
+use super::guest;
 use super::run::Run;
 use crate::log::Severity;
 
@@ -87,8 +87,7 @@ impl Shells {
 
 impl Run {
     /// Start all shells and wait until all have ended; the status of the job.
-    pub(super) async fn run_shells(self: &Rc<Self>, context: &Context, guest: &Guest) -> i32 {
-        guest.event(context, "starting", None).await;
+    pub(super) async fn run_shells(self: &Rc<Self>, context: &Context) -> i32 {
         let command = self.shell_command(context);
         let mut shells = tokio::task::JoinSet::new();
         for (index, rank) in self.shells().ranks().into_iter().enumerate() {
