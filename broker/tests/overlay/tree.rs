@@ -117,11 +117,17 @@ impl Site {
         Node { broker, overlay, handle, loaded, records, lines, _connector: connector }
     }
 
-    /// Start all and wait until the tree is complete.
+    /// Start all and wait until the tree is complete, for parents and for children.
+    ///
+    /// A parent counts a child as online a moment before the child hears of it, and one that
+    /// stops in between has no goodbye to say.
     pub(crate) async fn start_all(&self) -> Vec<Node> {
         let mut nodes = Vec::new();
         for rank in 0..self.size {
             nodes.push(self.start(rank).await);
+        }
+        for node in nodes.iter().skip(1) {
+            node.until_joined().await;
         }
         for node in &nodes {
             node.until_status("full").await;
