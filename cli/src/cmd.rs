@@ -1,8 +1,11 @@
 //! The commands, one per file; `table.rs` lists them.
 
+pub(crate) mod alloc;
 pub(crate) mod attr;
+pub(crate) mod batch;
 pub(crate) mod bench;
 pub(crate) mod broker;
+pub(crate) mod bulksubmit;
 pub(crate) mod cancel;
 pub(crate) mod completion;
 pub(crate) mod config;
@@ -19,6 +22,7 @@ pub(crate) mod jobs;
 pub(crate) mod keygen;
 pub(crate) mod kvs;
 pub(crate) mod logger;
+pub(crate) mod mini;
 pub(crate) mod module;
 pub(crate) mod overlay;
 pub(crate) mod pgrep;
@@ -30,6 +34,7 @@ pub(crate) mod queue;
 pub(crate) mod r;
 pub(crate) mod relay;
 pub(crate) mod resource;
+pub(crate) mod run;
 pub(crate) mod shutdown;
 pub(crate) mod start;
 pub(crate) mod startlog;

@@ -1,5 +1,7 @@
 //! What every command gets besides its arguments.
 
+use std::ffi::OsString;
+
 use flux_client::{Client, OpenError};
 use flux_protocol::errno::Errno;
 use flux_protocol::layout::Layout;
@@ -11,6 +13,8 @@ use crate::failure::Failure;
 pub(crate) struct Context {
     pub env: Environment,
     pub layout: Layout,
+    /// Arguments of the command, as they were given.
+    pub(crate) args: Vec<OsString>,
     /// Name in front of a failure to connect.
     pub(crate) open_prefix: String,
 }

@@ -12,6 +12,7 @@ use failure::{Failure, Outcome};
 use options::{Options, Unknown};
 
 mod args;
+mod attach;
 mod cmd;
 mod context;
 mod descriptor;
@@ -19,6 +20,7 @@ mod environment;
 mod eventlog;
 mod external;
 mod failure;
+mod job_output;
 mod jobid;
 mod joblist;
 mod jobwatch;
@@ -26,8 +28,10 @@ mod json_text;
 mod listing;
 mod options;
 mod output;
+mod pattern;
 mod signal;
 mod stdlog;
+mod submission;
 mod sys;
 mod table;
 mod target;
@@ -97,6 +101,7 @@ async fn run(command: &table::Command, args: &[OsString], mut context: Context) 
     if command.style != table::Style::Builtin {
         context.open_prefix = format!("flux-{}", command.name);
     }
+    context.args = args.to_vec();
     let mut parser = (command.build)();
     let running = parser
         .try_get_matches_from_mut(args.iter().map(color_option))
@@ -119,7 +124,7 @@ fn context(invoked: &str) -> Result<Context, Failure> {
     let program = program.canonicalize().unwrap_or(program);
     let layout = Layout::from_program(&program);
     let env = Environment::new(invoked, &program, &layout);
-    Ok(Context { env, layout, open_prefix: "flux".to_owned() })
+    Ok(Context { env, layout, args: Vec::new(), open_prefix: "flux".to_owned() })
 }
 
 /// `--parent` and `--root`: continue as if called in an enclosing instance.

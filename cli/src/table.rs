@@ -55,8 +55,11 @@ macro_rules! commands {
 commands! {
     "R" Optparse cmd::r::R: "Read, generate, and process RFC 20 Resource Set objects.";
     "bench" Builtin cmd::bench::Bench: "Measure how fast this instance is";
+    "alloc" Argparse cmd::alloc::Alloc: "Allocate a new instance for interactive use";
+    "batch" Argparse cmd::batch::Batch: "Enqueue a batch script";
     "broker" Builtin cmd::broker::Broker: "Run a Flux message broker";
     "cancel" Argparse cmd::cancel::Cancel: "Cancel pending or running jobs with an optional exception note.";
+    "bulksubmit" Argparse cmd::bulksubmit::BulkSubmit: "Enqueue jobs in bulk";
     "completion" Builtin cmd::completion::Completion: "Print a script that completes command lines";
     "config" Builtin cmd::config::Config: "Manage configuration";
     "content" Builtin cmd::content::Content: "Access content store";
@@ -74,6 +77,7 @@ commands! {
     "kvs" Optparse cmd::kvs::Kvs: "Flux key-value store utility";
     "logger" Optparse cmd::logger::Logger: "Create a Flux log entry";
     "lsattr" Builtin cmd::attr::Lsattr: "List broker attributes";
+    "mini" Argparse cmd::mini::Mini: "Submit jobs, by the names of old";
     "module" Optparse cmd::module::Module: "Manage Flux extension modules";
     "overlay" Builtin cmd::overlay::Overlay: "Manage overlay network";
     "pgrep" Argparse cmd::pgrep::Pgrep: "Look up jobs by name or range of ids";
@@ -85,10 +89,10 @@ commands! {
     "queue" Argparse cmd::queue::Queue: "List and manipulate flux queues";
     "relay" Builtin cmd::relay::Relay: "Relay messages between stdio and local://path";
     "resource" Argparse cmd::resource::Resource: "List/manipulate Flux resource status";
-    "run" Optparse cmd::submit::Run: "Run a Flux job interactively";
+    "run" Argparse cmd::run::Run: "Run a job interactively";
     "setattr" Builtin cmd::attr::Setattr: "Set broker attribute";
     "shutdown" Builtin cmd::shutdown::Shutdown: "Shut down the Flux instance";
-    "submit" Optparse cmd::submit::Submit: "Submit a job to a Flux instance";
+    "submit" Argparse cmd::submit::Submit: "Enqueue a job";
     "start" Optparse cmd::start::Start: "Bootstrap a local Flux instance";
     "startlog" Builtin cmd::startlog::Startlog: "List Flux instance startlog";
     "update" Argparse cmd::update::Update: "Update active Flux jobs";
@@ -161,9 +165,12 @@ impl Style {
 }
 
 fn blank(name: &'static str, style: Style, about: &'static str) -> clap::Command {
-    clap::Command::new(name)
-        .bin_name(style.full_name(name))
-        .about(about)
+    with_habits(clap::Command::new(name).bin_name(style.full_name(name)).about(about))
+}
+
+/// How all commands read their arguments.
+pub(crate) fn with_habits(command: clap::Command) -> clap::Command {
+    command
         .infer_long_args(true)
         .args_override_self(true)
         .disable_help_subcommand(true)

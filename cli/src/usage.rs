@@ -57,7 +57,12 @@ pub(crate) fn settle(
         }
         _ => {}
     }
-    let complaint = complaint(error);
+    let complaint = match (style, error.kind()) {
+        (Style::Argparse, ErrorKind::UnknownArgument) => {
+            format!("unrecognized arguments: {}", context(error, ContextKind::InvalidArg))
+        }
+        _ => complaint(error),
+    };
     match style {
         Style::Argparse => {
             eprint!("{}", usage_line(command).replacen("Usage", "usage", 1));

@@ -68,6 +68,9 @@ pub async fn connect(uri: &Uri) -> Result<UnixStream, OpenError> {
                 Some(errno) => Err(OpenError::Refused(errno)),
             }
         }
+        Uri::Ssh { target, path, .. } if is_here(target) && Path::new(path).exists() => {
+            Box::pin(connect(&Uri::Local(path.into()))).await
+        }
         Uri::Ssh { target, port, path } => {
             let mut tunnel = ssh::Tunnel::start(target, *port, path)?;
             match read_verdict(&mut tunnel.stream).await {
@@ -76,6 +79,12 @@ pub async fn connect(uri: &Uri) -> Result<UnixStream, OpenError> {
             }
         }
     }
+}
+
+/// A host by the name of this one is this one; whoever has set `FLUX_SSH` wants it used.
+fn is_here(target: &str) -> bool {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    std::env::var_os("FLUX_SSH").is_none() && name.to_str() == Some(target)
 }
 
 /// A broker that is about to start, or to be restarted, is worth waiting for a little.

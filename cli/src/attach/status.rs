@@ -1,0 +1,99 @@
+//! One line that tells what a job waits for, and for how long.
+
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+/// A job that starts soon needs no such line.
+const PATIENCE: Duration = Duration::from_secs(2);
+const SECOND: Duration = Duration::from_secs(1);
+/// Of what is not the text: names, and the time.
+const AROUND: usize = 20;
+
+#[derive(Debug)]
+pub(super) struct StatusLine {
+    start: Instant,
+    /// Whether one is wanted at all.
+    active: bool,
+    /// Drawn at once.
+    eager: bool,
+    drawn: bool,
+    text: &'static str,
+    prologs: u32,
+}
+
+impl StatusLine {
+    /// Wanted explicitly, or where people look on.
+    pub(super) fn new(wanted: bool, shows_events: bool) -> StatusLine {
+        let tty = std::io::stdin().is_terminal()
+            && std::io::stdout().is_terminal()
+            && std::io::stderr().is_terminal();
+        let allowed = std::env::var_os("FLUX_ATTACH_NONINTERACTIVE").is_none();
+        StatusLine {
+            start: Instant::now(),
+            active: allowed && (wanted || (tty && !shows_events)),
+            eager: wanted,
+            drawn: false,
+            text: "",
+            prologs: 0,
+        }
+    }
+
+    /// How long until it may be drawn again.
+    pub(super) fn interval(&self) -> Duration {
+        match self.active && !self.drawn && !self.eager {
+            true => PATIENCE.saturating_sub(self.start.elapsed()).max(Duration::from_millis(10)),
+            false => SECOND,
+        }
+    }
+
+    pub(super) fn event(&mut self, name: &str, fatal: bool) {
+        self.text = match name {
+            _ if fatal => "canceling due to exception",
+            "submit" => "submitted",
+            "validate" => "resolving dependencies",
+            "depend" => "waiting for priority assignment",
+            "priority" => "waiting for resources",
+            "alloc" => "starting",
+            "prolog-start" => {
+                self.prologs += 1;
+                "waiting for prolog"
+            }
+            "prolog-finish" => {
+                self.prologs = self.prologs.saturating_sub(1);
+                if self.prologs > 0 { "waiting for prolog" } else { "starting" }
+            }
+            "start" => "started",
+            _ => self.text,
+        };
+        if matches!(name, "start" | "clean") {
+            self.end();
+        }
+    }
+
+    pub(super) fn draw(&mut self, id: &str) {
+        if !self.active || (!self.eager && self.start.elapsed() < PATIENCE) {
+            return;
+        }
+        let width = terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0));
+        let width = width.saturating_sub(AROUND + id.len());
+        let seconds = self.start.elapsed().as_secs();
+        let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        let text = self.text;
+        eprint!("\rflux-job: {id} {text:<width$} {hours:02}:{minutes:02}:{seconds:02}\r");
+        self.drawn = true;
+    }
+
+    /// Make room for something else.
+    pub(super) fn clear(&self) {
+        if self.drawn && self.active {
+            eprint!("\r\x1b[K");
+        }
+    }
+
+    pub(super) fn end(&mut self) {
+        if self.drawn && self.active {
+            eprintln!();
+        }
+        self.active = false;
+    }
+}
