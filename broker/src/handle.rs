@@ -1,7 +1,7 @@
 //! In-process calls: what a service uses to talk to other services, here or on other ranks.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -31,6 +31,9 @@ pub struct Handle {
 #[derive(Default)]
 struct Pending {
     slots: RefCell<Slots>,
+    /// Services that were called, by the topic's beginning, each with where it is: they are told
+    /// when this handle is closed, as those of a client are.
+    called: RefCell<BTreeMap<(String, u32, bool), Nodeid>>,
     cred: Option<Credential>,
     tap: Tap,
 }
@@ -87,6 +90,7 @@ impl Handle {
         let pending = Rc::new(Pending {
             cred: Some(router.owner_cred()),
             slots: RefCell::default(),
+            called: RefCell::default(),
             tap: router.tap().clone(),
         });
         let uuid = new_uuid();
@@ -98,9 +102,23 @@ impl Handle {
         &self.router
     }
 
-    /// Stop receiving responses.
+    /// Stop receiving responses. Services that were called are told, so that they end streams and
+    /// forget what was asked of them.
     pub fn close(&self) {
+        for ((prefix, _, upstream), nodeid) in self.pending.called.take() {
+            let flags = if upstream { Flags::UPSTREAM } else { Flags::default() };
+            let topic = format!("{prefix}.disconnect").into();
+            let flags = flags | Flags::NORESPONSE;
+            self.router.request(self.message(topic, nodeid, Matchtag::NONE, flags, None));
+        }
         self.router.detach(&self.uuid);
+    }
+
+    fn note_call(&self, topic: &Topic, nodeid: Nodeid, flags: Flags) {
+        if let Some((prefix, _)) = topic.as_str().rsplit_once('.') {
+            let key = (prefix.to_owned(), nodeid.0, flags.contains(Flags::UPSTREAM));
+            self.pending.called.borrow_mut().entry(key).or_insert(nodeid);
+        }
     }
 
     /// Call a method on the first broker on the way up that has it, and wait for its one answer.
@@ -168,8 +186,9 @@ impl Handle {
         flags: Flags,
         payload: Option<Bytes>,
     ) -> Responses<M> {
-        let tag = self.open();
-        let message = self.message(topic.into(), nodeid, Matchtag(tag), flags, payload);
+        let (tag, topic) = (self.open(), topic.into());
+        self.note_call(&topic, nodeid, flags);
+        let message = self.message(topic, nodeid, Matchtag(tag), flags, payload);
         self.router.request(message);
         Responses { handle: self.clone(), tag, _method: PhantomData }
     }

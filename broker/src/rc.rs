@@ -101,7 +101,7 @@ fn user_shell() -> String {
 
 /// What programs that the broker starts must not inherit: they would take themselves for the
 /// broker, or for tasks of the enclosing instance's job.
-const PRIVATE_ENVIRONMENT: [&str; 9] = [
+pub(crate) const PRIVATE_ENVIRONMENT: [&str; 9] = [
     "PMI_FD",
     "PMI_RANK",
     "PMI_SIZE",

@@ -73,6 +73,10 @@ fn plugins(table: &mut Table<'_>) -> Result<Vec<Plugin>, TableError> {
     for mut entry in table.tables("plugins")?.into_iter().flatten() {
         let (load, remove) = (entry.string("load")?, entry.string("remove")?);
         let conf = entry.any("conf").cloned();
+        // How the plugin is confined; the plugin host reads these.
+        for key in ["sha256", "memory", "deadline", "caps", "on-fault", "max-faults"] {
+            entry.any(key);
+        }
         plugins.push(match (load, remove) {
             (Some(path), None) => Plugin::Load { path: path.to_owned(), conf },
             (None, Some(name)) => Plugin::Remove { name: name.to_owned() },

@@ -228,6 +228,26 @@ impl PluginHost {
         source::available(&self.config.path).into_iter().filter_map(read).collect()
     }
 
+    /// What a module says about itself, without loading it.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub async fn manifest(&self, spec: &PluginSpec) -> Result<Manifest, LoadError> {
+        let (host, spec) = (self.clone(), spec.clone());
+        let name = spec.load.clone();
+        let read = move || {
+            let name = spec.load.clone();
+            let source = source::read(&spec.load, &host.config.path, spec.sha256.as_deref())
+                .map_err(|error| LoadError::Source { name: name.clone(), error })?;
+            let inspection =
+                inspect(&source.bytes).map_err(|error| LoadError::Inspect { name, error })?;
+            Ok(inspection.manifest)
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        read.map_err(|error| LoadError::Module { name, reason: error.to_string() })?
+    }
+
     /// Loads a plugin. `values` is its own state as it was stored.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::{Generator, JobId};
 use flux_protocol::message::Nodeid;
-use flux_protocol::payload::Empty;
+use flux_protocol::payload::{Empty, PayloadError};
 use flux_protocol::rpc::job_ingest as rpc;
 use flux_protocol::rpc::job_manager;
 
@@ -54,7 +54,7 @@ impl Service for JobIngest {
 
     fn methods() -> Methods<JobIngest> {
         Methods::default()
-            .serve::<rpc::Submit>(JobIngest::submit)
+            .serve_or::<rpc::Submit>(undecodable, JobIngest::submit)
             .reply::<rpc::Getinfo>(JobIngest::getinfo)
             .reply::<rpc::Shutdown>(JobIngest::shut_down)
     }
@@ -76,6 +76,10 @@ impl Service for JobIngest {
     fn stats(&self, _: &Context) -> Option<serde_json::Value> {
         Some(serde_json::json!({ "pipeline": self.pipeline.stats() }))
     }
+}
+
+fn undecodable(_: PayloadError) -> Failure {
+    Failure::new(Errno::EPROTO, "error decoding job request: Protocol error")
 }
 
 /// Ids of this rank, of a clock that all ranks share and that never goes back over a restart.

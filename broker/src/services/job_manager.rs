@@ -9,17 +9,22 @@
 //! | [`job`] | a job, pure |
 //! | [`store`] | eventlogs in the KVS, many changes in one commit |
 //! | [`submit`] | new jobs |
-//! | [`alloc`], [`start`] | the scheduler's and the execution's protocol |
+//! | [`alloc`], [`admission`], [`start`] | the scheduler's and the execution's protocol |
 //! | [`plugins`], [`facts`], [`effects`] | policy: what plugins are told, and what they want |
+//! | [`commands`], [`housekeeping`], [`bulk`] | programs that run before and after jobs |
 //! | [`queues`] | named queues, enable and start |
 //! | [`journal`] | events for job-list and others |
 //! | [`restart`], [`purge`] | what lasts, and what does not |
 //! | `raise`, `kill`, `urgency`, `update`, `memo`, `wait`, `list`, `drain` | requests |
 
+pub mod admission;
 pub mod alloc;
+pub mod bulk;
+pub mod commands;
 pub mod drain;
 pub mod effects;
 pub mod facts;
+pub mod housekeeping;
 pub mod job;
 pub mod journal;
 pub mod kill;
@@ -72,6 +77,8 @@ pub struct JobManager {
     purge: purge::Purge,
     wait: wait::Wait,
     drain: drain::Drain,
+    commands: commands::Commands,
+    housekeeping: housekeeping::Housekeeping,
 }
 
 impl Service for JobManager {
@@ -83,7 +90,7 @@ impl Service for JobManager {
         let mut manager = JobManager {
             jobs: HashMap::new(),
             max_jobid: JobId(0),
-            store: store::Store::default(),
+            store: store::Store::new(context),
             alloc: alloc::Alloc::default(),
             start: start::Start::default(),
             plugins: plugins::Plugins::load(context).await?,
@@ -92,6 +99,8 @@ impl Service for JobManager {
             purge: purge::Purge::from_config(&context.config())?,
             wait: wait::Wait::default(),
             drain: drain::Drain::default(),
+            commands: commands::Commands::default(),
+            housekeeping: housekeeping::Housekeeping::from_config(&context.config())?,
         };
         restart::restore(&mut manager, context).await?;
         manager.purge_periodically(context);
@@ -161,6 +170,8 @@ impl Service for JobManager {
     fn configure(&mut self, context: &Context, config: &Config) -> Result<(), Failure> {
         let queues = queues::Queues::from_config(config)?;
         let purge = purge::Purge::from_config(config)?;
+        let housekeeping = housekeeping::Housekeeping::from_config(config)?;
+        self.housekeeping.update(housekeeping);
         self.queues.update(queues);
         self.purge.update(purge);
         self.journal.configure(config);
@@ -172,16 +183,18 @@ impl Service for JobManager {
     fn stats(&self, _: &Context) -> Option<serde_json::Value> {
         let inactive = self.purge.len();
         Some(serde_json::json!({
-            "journal": { "listeners": self.journal.listeners() },
+            "journal": self.journal.stats(),
             "active_jobs": self.jobs.len() - inactive,
             "inactive_jobs": inactive,
             "max_jobid": self.max_jobid,
             "commits": self.store.commits(),
-            "housekeeping": { "running": {} },
+            "housekeeping": self.housekeeping.stats(),
         }))
     }
 
     async fn stop(mut self, context: &Context) {
+        self.commands_stop(context);
+        self.housekeeping.stop(context);
         // Events that are on their way are part of what the next start finds.
         self.store.finish(context).await;
     }
@@ -228,7 +241,7 @@ impl JobManager {
     fn process(&mut self, context: &Context, id: JobId) {
         loop {
             let Some(job) = self.jobs.get_mut(&id) else { return };
-            if job.pending.callback {
+            if job.pending.callbacks > 0 {
                 return;
             }
             let Some(event) = job.queued.pop_front() else { break };
@@ -238,13 +251,45 @@ impl JobManager {
                 continue;
             }
             let after = job.state;
-            self.store.append(context, id, &event);
             self.journal.event(&self.jobs, id, &event);
             self.alloc_state_changed(id, before, after);
             self.drain.state_changed(before, after);
+            if event.name == "exception" && self.jobs.get(&id).is_some_and(|j| j.fatal_exception) {
+                self.commands_exception(id);
+            }
+            // What is posted on hearing of this event comes after it.
+            self.hold(id, 1);
             self.plugins_notify(context, id, before, &event);
+            self.hold(id, -1);
+            match self.jobs.get_mut(&id) {
+                Some(job) if job.pending.callbacks > 0 => job.unsettled = Some(event),
+                _ => self.store.append(context, id, &event),
+            }
         }
         self.act(context, id);
+    }
+
+    /// A call of plugins is over. When it was the last: store the event that it was about, and go
+    /// on with those that have come since.
+    fn callback_done(&mut self, context: &Context, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.pending.callbacks = job.pending.callbacks.saturating_sub(1);
+        if job.pending.callbacks == 0 {
+            self.store_unsettled(context, id);
+            self.process(context, id);
+        }
+    }
+
+    fn hold(&mut self, id: JobId, change: i32) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.pending.callbacks = job.pending.callbacks.saturating_add_signed(change);
+        }
+    }
+
+    fn store_unsettled(&mut self, context: &Context, id: JobId) {
+        if let Some(event) = self.jobs.get_mut(&id).and_then(|job| job.unsettled.take()) {
+            self.store.append(context, id, &event);
+        }
     }
 
     fn act(&mut self, context: &Context, id: JobId) {
@@ -266,7 +311,9 @@ impl JobManager {
             Action::Start => self.start_job(context, id),
             Action::Free => {
                 job.pending.free_posted = true;
-                self.alloc_free(context, id);
+                if !self.housekeeping_start(context, id) {
+                    self.alloc_free(context, id);
+                }
                 self.post(context, id, "free");
             }
             Action::PostClean => {

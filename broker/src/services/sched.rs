@@ -26,7 +26,8 @@ use crate::log::Severity;
 use crate::methods::Methods;
 use crate::plugin::types::{Change, Depth, Freed, Job, RunningJob, Targets};
 use crate::plugin::{
-    NoticeKind, PluginSpec, ResourceStatus, Scheduler, SchedulerEvent, SharedJobs, resource_record,
+    Notice, NoticeKind, OnFault, PluginHost, PluginSpec, ResourceStatus, Scheduler, SchedulerEvent,
+    SharedJobs, resource_record,
 };
 use crate::service::Service;
 
@@ -40,7 +41,11 @@ type Context = crate::context::Context<Sched>;
 /// The service.
 #[derive(Debug)]
 pub struct Sched {
+    host: PluginHost,
+    spec: PluginSpec,
     scheduler: Scheduler,
+    /// The plugin is quarantined, and `on-fault = "reject"`: requests are denied.
+    rejecting: Option<String>,
     changes: mpsc::UnboundedSender<Change>,
     /// Alloc requests that are not answered.
     pending: HashMap<JobId, Call<rpc::AllocResponse>>,
@@ -53,24 +58,19 @@ impl Service for Sched {
 
     async fn start(context: &Context, _: &[String]) -> Result<Sched, Failure> {
         let spec = spec(&context.config())?;
-        let (host, mut notices) =
+        let (mut host, mut notices) =
             crate::plugin_host::plugin_host(context.broker(), SharedJobs::default());
         let (events, mut decisions) = mpsc::unbounded_channel();
         let scheduler = host
             .load_scheduler(&spec, events, BTreeMap::new())
             .await
             .map_err(|error| Failure::new(Errno::EINVAL, format!("[sched] plugin: {error}")))?;
+        host.set_config(context.config().object().clone());
         let after = context.clone();
         tokio::task::spawn_local(async move {
             while let Some(notice) = notices.recv().await {
-                match notice.what {
-                    NoticeKind::Fault(fault) => after.log(Severity::Err, fault.to_string()),
-                    NoticeKind::Quarantined => {
-                        let text = format!("scheduler {} is quarantined", notice.plugin);
-                        after.log(Severity::Crit, text);
-                    }
-                    NoticeKind::Restarted | NoticeKind::Effects(_) => {}
-                }
+                let then = after.clone();
+                after.later(move |sched: &mut Sched| sched.notice(&then, &notice));
             }
         });
         let after = context.clone();
@@ -81,8 +81,11 @@ impl Service for Sched {
             }
         });
         let sched = Sched {
+            host,
+            spec,
             changes: pump(context, scheduler.clone()),
             scheduler,
+            rejecting: None,
             pending: HashMap::new(),
             allocated: 0,
         };
@@ -99,6 +102,16 @@ impl Service for Sched {
             .serve::<rpc::Expiration>(Sched::expiration)
             .serve::<rpc::ResourceStatus>(Sched::resource_status)
             .serve::<rpc::Feasibility>(Sched::feasibility)
+    }
+
+    /// Another plugin takes over from the one that runs; requests that wait are not lost.
+    fn configure(&mut self, context: &Context, config: &Config) -> Result<(), Failure> {
+        let spec = spec(config)?;
+        self.host.set_config(config.object().clone());
+        if spec != self.spec {
+            self.replace(context, spec);
+        }
+        Ok(())
     }
 
     fn stats(&self, _: &Context) -> Option<Value> {
@@ -249,6 +262,72 @@ impl Sched {
         );
     }
 
+    /// Put another plugin in the place of the one that runs. The host tells it of the resources,
+    /// of the jobs that run and of those that wait.
+    fn replace(&mut self, context: &Context, spec: PluginSpec) {
+        let (host, old, wanted) = (self.host.clone(), self.scheduler.clone(), spec.clone());
+        let after = context.clone();
+        context.spawn(
+            async move {
+                let new = host.replace_scheduler(&old, &wanted).await;
+                let new = new.map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))?;
+                Ok((new.ready().await, new))
+            },
+            move |sched: &mut Sched, result: Result<_, Failure>| match result {
+                Ok((_, new)) => {
+                    let name = &new.plugin().facts().file_name;
+                    after.log(Severity::Info, format!("scheduler {name} has taken over"));
+                    (sched.scheduler, sched.spec, sched.rejecting) = (new, spec, None);
+                }
+                Err(failure) => {
+                    let text = format!("scheduler {} stays: {failure}", sched.spec.load);
+                    after.log(Severity::Err, text);
+                }
+            },
+        );
+    }
+
+    fn notice(&mut self, context: &Context, notice: &Notice) {
+        match &notice.what {
+            NoticeKind::Fault(fault) => context.log(Severity::Err, fault.to_string()),
+            NoticeKind::Quarantined => self.quarantined(context),
+            NoticeKind::Restarted => self.rejecting = None,
+            NoticeKind::Effects(_) => {}
+        }
+    }
+
+    /// The plugin has faulted too often. By its `on-fault`, jobs are denied, or wait until an
+    /// administrator puts another one in its place, or the bundled one takes over at once.
+    fn quarantined(&mut self, context: &Context) {
+        let text = format!("scheduler {} is quarantined", self.spec.load);
+        context.log(Severity::Crit, &text);
+        match self.scheduler.plugin().on_fault() {
+            OnFault::Reject => {
+                let waiting: Vec<JobId> = self.pending.keys().copied().collect();
+                for id in waiting {
+                    self.change(Change::Cancel(vec![id.0]));
+                    self.deny(id, &text);
+                }
+                self.rejecting = Some(text);
+            }
+            OnFault::Skip if self.spec.load != DEFAULT => {
+                self.replace(context, PluginSpec::named(DEFAULT));
+            }
+            OnFault::Hold | OnFault::Skip => {
+                for (id, call) in &self.pending {
+                    let mut response = blank(*id, rpc::AllocType::Annotate);
+                    let reason = serde_json::json!({ "sched": { "reason_pending": text } });
+                    response.annotations = Some(reason);
+                    call.send(&response);
+                }
+            }
+        }
+    }
+
+    fn deny(&mut self, id: JobId, note: &str) {
+        self.answer(id, rpc::AllocType::Deny, |response| response.note = Some(note.to_owned()));
+    }
+
     /// In order with all other changes; the pump is there as long as the service is.
     fn change(&self, change: Change) {
         let _ = self.changes.send(change);
@@ -278,6 +357,9 @@ impl Sched {
         let record = record(&request);
         context.log(Severity::Debug, format!("req: {}: {}", id.f58(), spec_text(&record)));
         self.pending.insert(id, call);
+        if let Some(text) = self.rejecting.clone() {
+            return self.deny(id, &text);
+        }
         self.change(Change::Alloc(vec![record]));
     }
 

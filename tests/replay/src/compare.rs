@@ -1,6 +1,8 @@
 //! Compares one message with the captured one, and puts what was learnt into later requests.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use flux_protocol::message::{Flags, Kind, Message, Nodeid, text_payload};
@@ -22,15 +24,38 @@ const SUBSTITUTE_MIN: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Comparison {
     rules: Rules,
-    /// Captured value, as JSON text, to the value of this run.
-    bound: BTreeMap<String, Value>,
+    bound: Bindings,
     owner: u32,
+}
+
+/// What stands in this run for the values that the broker chose in the captured one.
+///
+/// Clones are the same table, so that a test can add to it while a conversation is played: what
+/// happened before the captured commands has ids as well.
+#[derive(Debug, Clone, Default)]
+pub struct Bindings {
+    /// Captured value, as JSON text, to the value of this run.
+    values: Rc<RefCell<BTreeMap<String, Value>>>,
+}
+
+impl Bindings {
+    pub fn set(&self, captured: impl Into<Value>, now: impl Into<Value>) {
+        self.values.borrow_mut().insert(captured.into().to_string(), now.into());
+    }
+
+    fn get(&self, captured: &Value) -> Option<Value> {
+        self.values.borrow().get(&captured.to_string()).cloned()
+    }
 }
 
 impl Comparison {
     pub(crate) fn new(rules: Rules) -> Comparison {
         let owner = nix::unistd::getuid().as_raw();
-        Comparison { rules, bound: BTreeMap::new(), owner }
+        Comparison { rules, bound: Bindings::default(), owner }
+    }
+
+    pub(crate) fn bindings(&self) -> Bindings {
+        self.bound.clone()
     }
 
     pub(crate) fn is_unordered(&self, topic: &str) -> bool {
@@ -57,9 +82,9 @@ impl Comparison {
 
     fn substitute(&self, value: &mut Value, path: &mut Vec<String>) {
         if covers(&self.rules.bind, path)
-            && let Some(bound) = self.bound.get(&value.to_string())
+            && let Some(bound) = self.bound.get(value)
         {
-            *value = bound.clone();
+            *value = bound;
             return;
         }
         match value {
@@ -87,7 +112,7 @@ impl Comparison {
         for (placeholder, value) in &self.rules.places {
             text = text.replace(placeholder, value);
         }
-        for (captured, bound) in &self.bound {
+        for (captured, bound) in self.bound.values.borrow().iter() {
             let captured = captured.trim_matches('"');
             let bound = bound.as_str().map_or_else(|| bound.to_string(), str::to_owned);
             if captured.len() >= SUBSTITUTE_MIN {
@@ -134,7 +159,7 @@ impl Comparison {
             _ => differ("payload", self.shown(left), self.shown(right)),
         }
         if found.is_empty() {
-            self.bound.extend(learnt);
+            self.bound.values.borrow_mut().extend(learnt);
         }
         found
     }
@@ -168,12 +193,13 @@ impl Comparison {
         }
         if covers(&self.rules.bind, path) {
             let key = captured.to_string();
-            let expected = self.bound.get(&key).or_else(|| learnt.get(&key));
-            let equal = expected.map_or(kind(captured) == kind(now), |expected| expected == now);
+            let expected = self.bound.get(captured).or_else(|| learnt.get(&key).cloned());
+            let equal =
+                expected.as_ref().map_or(kind(captured) == kind(now), |expected| expected == now);
             if equal {
                 learnt.insert(key, now.clone());
             } else {
-                let expected = expected.unwrap_or(captured);
+                let expected = expected.unwrap_or_else(|| captured.clone());
                 found.push(format!("{}: captured {expected}, now {now}", path.join(".")));
             }
             return;

@@ -24,6 +24,7 @@ mod rules;
 pub mod sweep;
 mod vector;
 
+pub use compare::Bindings;
 pub use connection::Connection;
 pub use play::{Replay, Report};
 pub use rules::Rules;

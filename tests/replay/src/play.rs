@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flux_protocol::message::{Flags, Kind, Message};
 
-use crate::compare::{Comparison, same_place};
+use crate::compare::{Bindings, Comparison, same_place};
 use crate::connection::Connection;
 use crate::rules::Rules;
 use crate::vector::{Direction, Row, Run, Vector, What};
@@ -123,6 +123,11 @@ impl<'a> Replay<'a> {
     pub fn timeout(mut self, timeout: Duration) -> Replay<'a> {
         self.timeout = timeout;
         self
+    }
+
+    /// Values that stand for captured ones; see [`Bindings`].
+    pub fn bindings(&self) -> Bindings {
+        self.comparison.bindings()
     }
 
     pub async fn play(mut self) -> Report {

@@ -79,11 +79,18 @@ impl Guest {
         Ok(())
     }
 
-    /// End the job's `exec.eventlog`.
-    pub(super) async fn close(&self, context: &Context, status: i32) {
+    /// End the job's `exec.eventlog`. `leader` is what the first shell ended with, if there was one.
+    pub(super) async fn close(&self, context: &Context, leader: Option<i32>, status: Option<i32>) {
         let result = async {
-            let complete = event_op("complete", Some(&json!({ "status": status })))?;
-            let events = vec![complete, event_op("done", None)?];
+            let mut events = Vec::new();
+            if let Some(leader) = leader {
+                let exit = json!({ "rank": 0, "wait_status": leader });
+                events.push(event_op("shell-exit", Some(&exit))?);
+            }
+            if let Some(status) = status {
+                events.push(event_op("complete", Some(&json!({ "status": status })))?);
+            }
+            events.push(event_op("done", None)?);
             self.commit(context.handle(), &self.namespace, events).await
         };
         if let Err(failure) = result.await {

@@ -154,10 +154,7 @@ impl Run {
     /// From the namespace to the last release.
     pub(super) async fn execute(self: Rc<Self>, context: Context) {
         if self.reattach {
-            // The shells were children of a broker that is gone, and are gone with it.
-            self.tell_exception("exec", "job could not be reattached after a restart");
-            self.finish(EXIT_1);
-            return;
+            return self.end_lost(&context).await;
         }
         match simulate::test(&self.jobspec) {
             Some(test) => simulate::run(&self, &context, test).await,
@@ -183,7 +180,7 @@ impl Run {
         if let Err(failure) = opened {
             context.log(Severity::Err, format!("{}: guest namespace: {failure}", self.id.f58()));
         }
-        guest.close(context, status).await;
+        guest.close(context, self.shells.leader_status(), Some(status)).await;
         if let Err(failure) = guest.link(context).await {
             context.log(Severity::Err, format!("{}: guest namespace: {failure}", self.id.f58()));
         }
@@ -191,8 +188,33 @@ impl Run {
         guest.remove(context).await;
     }
 
+    /// The shells were children of a broker that is gone, and are gone with it. So is the job's
+    /// namespace: an empty one takes its place, that readers find an end.
+    async fn end_lost(&self, context: &Context) {
+        self.tell_exception("exec", "job could not be reattached after a restart");
+        match Guest::create(context, self.id, self.userid).await {
+            Ok(guest) => {
+                guest.close(context, None, None).await;
+                if let Err(failure) = guest.link(context).await {
+                    let text = format!("{}: guest namespace: {failure}", self.id.f58());
+                    context.log(Severity::Err, text);
+                }
+                guest.remove(context).await;
+            }
+            Err(failure) => {
+                let text = format!("{}: guest namespace: {failure}", self.id.f58());
+                context.log(Severity::Err, text);
+            }
+        }
+        self.release();
+    }
+
     fn finish(&self, status: i32) {
         self.tell(StartEvent::Finish { status });
+        self.release();
+    }
+
+    fn release(&self) {
         self.tell(released());
         if let Some(call) = self.call.borrow_mut().take() {
             // The last response was sent; there is no end mark.

@@ -79,6 +79,11 @@ impl Shells {
         }
     }
 
+    /// Of the first shell, which leads the others; none when it was never started.
+    pub(super) fn leader_status(&self) -> Option<i32> {
+        self.shells.borrow().first()?.status
+    }
+
     /// The highest status, as that of the job.
     fn status(&self) -> i32 {
         self.shells.borrow().iter().filter_map(|shell| shell.status).max().unwrap_or(0)

@@ -23,14 +23,15 @@ impl JobInfo {
         call: Call<Object>,
     ) {
         if request.flags & !KNOWN_FLAGS != 0 {
-            return call.fail(Errno::EPROTO);
+            let text = "lookup request rejected with invalid flag";
+            return call.fail(Failure::new(Errno::EPROTO, text));
         }
         self.lookups += 1;
         let handle = context.handle().clone();
         let cred = call.cred();
         context.spawn(
             async move {
-                authorize(&handle, cred, request.id).await?;
+                authorize(&handle, cred, request.id).await.map_err(denied)?;
                 look_up(&handle, &request).await
             },
             |_: &mut JobInfo, result| call.finish(result),
@@ -49,7 +50,10 @@ async fn look_up(handle: &Handle, request: &rpc::LookupRequest) -> Result<Object
     object.insert("id".to_owned(), request.id.0.into());
     for (key, mut lookup) in request.keys.iter().zip(lookups) {
         let value = lookup.next().await.and_then(|response| kvs_read::text(response.val));
-        let mut text = value.map_err(|failure| missing(failure, key))?;
+        let mut text = match value {
+            Ok(text) => text,
+            Err(failure) => return Err(missing(handle, &dir, failure, key).await),
+        };
         if JSON_KEYS.contains(&key.as_str()) {
             if has(flags::CURRENT) {
                 text = update::current(handle, request.id, key, &text).await?;
@@ -66,9 +70,21 @@ async fn look_up(handle: &Handle, request: &rpc::LookupRequest) -> Result<Object
     Ok(object)
 }
 
-fn missing(failure: Failure, key: &str) -> Failure {
+fn denied(failure: Failure) -> Failure {
     match failure.errno {
-        Errno::ENOENT => Failure::new(Errno::ENOENT, format!("{key}: key not found")),
+        Errno::EPERM => Failure::new(Errno::EPERM, "access is restricted to job/instance owner"),
         _ => failure,
     }
+}
+
+/// Is it the key that does not exist, or the whole job?
+async fn missing(handle: &Handle, dir: &str, failure: Failure, key: &str) -> Failure {
+    if failure.errno != Errno::ENOENT {
+        return failure;
+    }
+    let text = match kvs_read::treeobj(handle, dir).await {
+        Err(failure) if failure.errno == Errno::ENOENT => "invalid job id".to_owned(),
+        _ => format!("{key}: key not found"),
+    };
+    Failure::new(Errno::ENOENT, text)
 }

@@ -122,7 +122,10 @@ impl Pipeline {
         for plugin in &self.frobnicators {
             let answers = plugin.frobnicate(vec![submission(&request)]).await;
             match answers.into_iter().next() {
-                Some(Ok(edit)) => apply(&mut request, edit)?,
+                Some(Ok(edit)) => {
+                    apply(&mut request, edit)
+                        .map_err(|(errno, text)| (as_known(plugin, errno), text))?;
+                }
                 Some(Err(error)) if plugin.on_fault() == OnFault::Skip => drop(error),
                 Some(Err(error)) => return Err((Errno::EINVAL, error.to_string())),
                 None => return Err((Errno::EIO, format!("{}: no answer", plugin.name()))),
@@ -142,7 +145,8 @@ impl Pipeline {
             match answers.into_iter().next() {
                 Some(Ok(Verdict::Accept | Verdict::Other(_))) => {}
                 Some(Ok(Verdict::Refuse(refusal))) => {
-                    refusals.push((Errno(refusal.errnum), refusal.text));
+                    let errno = as_known(plugin, Errno(refusal.errnum));
+                    refusals.push((errno, refusal.text));
                 }
                 Some(Ok(Verdict::AskFeasibility)) => {
                     if let Err(failure) = ask_feasibility(handle, request).await {
@@ -159,6 +163,16 @@ impl Pipeline {
         let errno = *errno;
         let texts: Vec<String> = refusals.into_iter().map(|(_, text)| text).collect();
         Err((errno, texts.join(", ")))
+    }
+}
+
+/// What flux-core's own plugins refuse for a jobspec that is wrong in itself is answered with
+/// EPERM there; users know it as `[Errno 1]`.
+fn as_known(plugin: &Plugin, errno: Errno) -> Errno {
+    let about_jobspec = ["jobspec", "constraints", "defaults", "schema"].contains(&plugin.name());
+    match errno {
+        Errno::EINVAL if about_jobspec && plugin.facts().bundled => Errno::EPERM,
+        errno => errno,
     }
 }
 

@@ -44,9 +44,19 @@ pub(super) fn unwrap(request: &SubmitRequest, cred: Credential) -> Result<Reques
     }
     let userid = u32::try_from(signer).map_err(|_| invalid(format!("userid {signer}")))?;
     let jobspec = serde_json::from_slice(&envelope.payload)
-        .map_err(|error| invalid(format!("jobspec: invalid JSON: {error}")))?;
+        .map_err(|error| invalid(not_json(&envelope.payload, &error)))?;
     let flags = flags & !flags::SIGNED;
     Ok(Request { j: request.j.clone(), userid, urgency, flags, jobspec, changed: false })
+}
+
+/// Where not even an object begins, in the words of the real service.
+fn not_json(payload: &[u8], error: &serde_json::Error) -> String {
+    let text = String::from_utf8_lossy(payload);
+    let word: String = text.trim_start().chars().take_while(|c| c.is_alphanumeric()).collect();
+    match word.is_empty() {
+        true => format!("jobspec: invalid JSON: {error}"),
+        false => format!("jobspec: invalid JSON: '[' or '{{' expected near '{word}'"),
+    }
 }
 
 fn check_flags(requested: i64, cred: Credential) -> Result<u32, Failure> {

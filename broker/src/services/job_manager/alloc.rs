@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashSet};
+use std::rc::Rc;
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
@@ -16,7 +17,9 @@ use flux_protocol::r::ResourceSet;
 use flux_protocol::rpc::job_manager as rpc;
 use flux_protocol::rpc::sched;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
+use super::admission::Match;
 use super::job::{Job, State};
 use super::{Context, JobManager};
 use crate::call::{Call, Sender};
@@ -30,6 +33,8 @@ pub struct Alloc {
     sent: HashSet<JobId>,
     scheduler: Option<Scheduler>,
     running: u64,
+    /// Told whenever resources go back.
+    pub(super) freed: Rc<Notify>,
 }
 
 /// The scheduler that is ready.
@@ -85,6 +90,21 @@ impl JobManager {
         if let Some(r) = &job.r {
             let r = (**r).to_owned();
             notify::<sched::Free>(context, &sched::FreeRequest { id, r, is_final: true });
+            self.alloc.freed.notify_waiters();
+        }
+    }
+
+    /// Give a part of the resources back.
+    pub(super) fn alloc_free_part(
+        &mut self,
+        context: &Context,
+        id: JobId,
+        r: Box<serde_json::value::RawValue>,
+        is_final: bool,
+    ) {
+        if self.alloc.scheduler.is_some() {
+            notify::<sched::Free>(context, &sched::FreeRequest { id, r, is_final });
+            self.alloc.freed.notify_waiters();
         }
     }
 
@@ -135,6 +155,15 @@ impl JobManager {
         match request.encode() {
             Ok(payload) => context.send_untagged("sched.alloc", payload),
             Err(error) => context.log(Severity::Err, format!("alloc of {id}: {error}")),
+        }
+        self.debug_event(context, id, "debug.alloc-request");
+    }
+
+    /// Jobs that were submitted with the debug flag tell more in their eventlog.
+    pub(super) fn debug_event(&mut self, context: &Context, id: JobId, name: &str) {
+        use flux_protocol::rpc::job_ingest::flags;
+        if self.jobs.get(&id).is_some_and(|job| job.flags & flags::DEBUG != 0) {
+            self.post(context, id, name);
         }
     }
 
@@ -194,7 +223,14 @@ impl JobManager {
         let canceled = std::mem::take(&mut job.pending.alloc_cancel_sent);
         match response.kind {
             sched::AllocType::Success => {
-                self.allocated(context, id, response.r, response.annotations);
+                let Some(r) = response.r else {
+                    context.log(Severity::Err, format!("alloc: response for {id} has no R"));
+                    return;
+                };
+                let matched = Match { r, annotations: response.annotations };
+                if let Some(matched) = self.admission_asked(context, id, matched) {
+                    self.allocated(context, id, matched);
+                }
             }
             sched::AllocType::Deny => {
                 let note = response.note.unwrap_or_default();
@@ -212,18 +248,9 @@ impl JobManager {
         self.alloc_all(context);
     }
 
-    fn allocated(
-        &mut self,
-        context: &Context,
-        id: JobId,
-        r: Option<Box<serde_json::value::RawValue>>,
-        annotations: Option<Value>,
-    ) {
+    pub(super) fn allocated(&mut self, context: &Context, id: JobId, matched: Match) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let Some(r) = r else {
-            context.log(Severity::Err, format!("alloc: response for {id} has no R"));
-            return;
-        };
+        let Match { r, annotations } = matched;
         self.store.put(context, id, "R", r.get());
         job.r = Some(r.into());
         // A job that was canceled meanwhile has the resources all the same, and frees them.
@@ -231,6 +258,7 @@ impl JobManager {
         match annotations {
             Some(annotations) => {
                 let annotations = without_nulls(annotations);
+                self.annotate(context, id, &annotations);
                 self.post_with(context, id, "alloc", &json!({ "annotations": annotations }));
             }
             None => self.post(context, id, "alloc"),
@@ -279,7 +307,7 @@ impl JobManager {
     pub(super) fn sched_hello(
         &mut self,
         context: &Context,
-        _: rpc::SchedHelloRequest,
+        request: rpc::SchedHelloRequest,
         call: Call<rpc::SchedHelloResponse>,
     ) {
         self.scheduler_lost(context, "scheduler: hello");
@@ -291,6 +319,9 @@ impl JobManager {
                 t_submit: job.t_submit,
                 free: None,
             });
+        }
+        for allocation in self.housekeeping.hello(request.partial_ok) {
+            call.send(&allocation);
         }
         call.end();
     }
@@ -323,8 +354,12 @@ impl JobManager {
         _: Empty,
         _: &Sender,
     ) -> Result<rpc::AllocQueryResponse, Failure> {
+        let queued =
+            self.alloc.queue.iter().filter(|(_, id)| {
+                self.jobs.get(id).is_some_and(|job| self.queues.is_started_for(job))
+            });
         Ok(rpc::AllocQueryResponse {
-            queue_length: self.alloc.queue.len() as u64,
+            queue_length: queued.count() as u64,
             alloc_pending: self.alloc.sent.len() as u64,
             running: self.alloc.running,
         })
@@ -337,6 +372,9 @@ impl JobManager {
         _: &Sender,
     ) -> Result<rpc::ResourceStatusResponse, Failure> {
         let mut allocated = ResourceSet::default();
+        for held in self.housekeeping.held() {
+            allocated = allocated.union(held);
+        }
         for r in self.jobs.values().filter(|job| job.has_resources).filter_map(|job| job.r.as_ref())
         {
             if let Ok(r) = ResourceSet::decode(r.get()) {
@@ -356,7 +394,7 @@ impl JobManager {
     }
 }
 
-fn notify<M: flux_protocol::rpc::Method>(context: &Context, request: &M::Request) {
+pub(super) fn notify<M: flux_protocol::rpc::Method>(context: &Context, request: &M::Request) {
     use flux_protocol::message::{Flags, Nodeid};
     let sent = context.handle().notify::<M>(Nodeid::ANY, Flags::default(), request);
     if let Err(failure) = sent {

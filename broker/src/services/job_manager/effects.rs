@@ -104,7 +104,15 @@ impl JobManager {
             Effect::Explain(note) => self.explain(context, JobId(note.id), plugin, &note.text),
             Effect::Drain(drain) => drain_nodes(context, drain.ranks, drain.reason),
             Effect::Publish(publication) => publish(context, &publication)?,
-            other => return Err(format!("effect is not supported: {other:?}")),
+            Effect::Put(change) => self.plugin_put(context, plugin, change),
+            Effect::Rpc(call) => self.plugin_rpc(context, plugin, call)?,
+            Effect::KvsRead(query) => self.plugin_kvs_read(context, plugin, query),
+            Effect::Call(call) => self.plugin_call(context, call)?,
+            Effect::Exec(start) => self.command_start(context, plugin, &start)?,
+            Effect::ExecKill(kill) => {
+                self.command_signal(context, plugin, &kill.tag, kill.signal);
+            }
+            Effect::Other((name, _)) => return Err(format!("effect {name} is not known here")),
         }
         Ok(())
     }
@@ -228,7 +236,7 @@ impl JobManager {
     }
 }
 
-fn object(json: &str) -> Result<Object, String> {
+pub(super) fn object(json: &str) -> Result<Object, String> {
     serde_json::from_str(json).map_err(|error| format!("not a JSON object: {error}"))
 }
 

@@ -102,6 +102,9 @@ pub struct Job {
     pub pending: Pending,
     /// Events that are posted, but wait for plugins to be done with those before.
     pub queued: VecDeque<Event>,
+    /// The last event, while plugins decide on it. It is stored together with what they make of
+    /// it, so that a restart never finds the one without the other.
+    pub unsettled: Option<Event>,
 }
 
 /// Requests that are out, and events that are posted but not applied.
@@ -114,8 +117,10 @@ pub struct Pending {
     pub depend_posted: bool,
     pub free_posted: bool,
     pub clean_posted: bool,
-    /// Plugins are deciding; no action is taken meanwhile.
-    pub callback: bool,
+    /// Calls of plugins that are under way; no action is taken meanwhile.
+    pub callbacks: u32,
+    /// Plugins decide whether the job may have what the scheduler gave it.
+    pub admitting: bool,
     /// A restart found the job running; execution is to pick it up.
     pub reattach: bool,
 }
@@ -267,6 +272,7 @@ impl Job {
             annotations: None,
             pending: Pending::default(),
             queued: VecDeque::new(),
+            unsettled: None,
         }
     }
 
@@ -464,7 +470,7 @@ impl Job {
     pub fn actions(&self) -> Vec<Action> {
         let queued = |name| self.queued.iter().any(|event| event.name == name);
         let pending = &self.pending;
-        if pending.callback {
+        if pending.callbacks > 0 {
             return Vec::new();
         }
         let mut actions = Vec::new();
@@ -479,7 +485,7 @@ impl Job {
                 actions.push(Action::Dequeue);
             }
             State::Priority => {}
-            State::Sched if !pending.alloc_queued && !pending.alloc_sent => {
+            State::Sched if !pending.alloc_queued && !pending.alloc_sent && !pending.admitting => {
                 actions.push(Action::Enqueue);
             }
             State::Sched => {}
@@ -509,7 +515,11 @@ impl Job {
             if !pending.free_posted {
                 actions.push(Action::Free);
             }
-        } else if !pending.alloc_queued && !pending.alloc_sent && !pending.clean_posted {
+        } else if !pending.alloc_queued
+            && !pending.alloc_sent
+            && !pending.admitting
+            && !pending.clean_posted
+        {
             actions.push(Action::PostClean);
         }
     }

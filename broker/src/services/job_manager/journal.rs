@@ -1,6 +1,6 @@
 //! `events-journal`: a stream of the events of all jobs, with those of the past first.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use flux_protocol::errno::Errno;
 use flux_protocol::eventlog::Event;
@@ -21,8 +21,7 @@ pub struct Journal {
     streams: Calls<rpc::JournalResponse, Filter>,
     /// The eventlogs of all jobs that are known.
     logs: HashMap<JobId, Vec<Box<RawValue>>>,
-    /// Inactive jobs, oldest first.
-    order: VecDeque<JobId>,
+    events: u64,
 }
 
 /// Which events a stream has.
@@ -50,8 +49,8 @@ impl Journal {
 
     pub(super) fn configure(&mut self, _: &Config) {}
 
-    pub(super) fn listeners(&self) -> usize {
-        self.streams.len()
+    pub(super) fn stats(&self) -> serde_json::Value {
+        serde_json::json!({ "listeners": self.streams.len(), "events": self.events })
     }
 
     pub(super) fn disconnect(&mut self, sender: &Sender) {
@@ -61,6 +60,7 @@ impl Journal {
     /// An event of a job: tell, and keep.
     pub(super) fn event(&mut self, jobs: &HashMap<JobId, Job>, id: JobId, event: &Event) {
         let Ok(entry) = entry(event) else { return };
+        self.events += 1;
         if !self.streams.is_empty() {
             let mut response = response(id, vec![entry.clone()]);
             add_objects(&mut response, jobs.get(&id), &event.name);
@@ -77,10 +77,15 @@ impl Journal {
         self.logs.insert(id, entries);
     }
 
+    /// Names of the events of a job.
+    pub(super) fn names(&self, id: JobId) -> Vec<String> {
+        let log = self.logs.get(&id).into_iter().flatten();
+        log.map(|entry| name_of(entry)).collect()
+    }
+
     /// The job is purged.
     pub(super) fn forget(&mut self, id: JobId) {
         self.logs.remove(&id);
-        self.order.retain(|other| *other != id);
     }
 
     /// Encoded once for all streams.

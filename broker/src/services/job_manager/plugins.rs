@@ -8,15 +8,16 @@ mod admin;
 mod dispatch;
 mod introduce;
 mod notices;
+mod outgoing;
 mod request;
+mod state;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use flux_protocol::errno::Errno;
 use flux_protocol::eventlog::Event as LogEvent;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
-use flux_protocol::message::Message;
 use serde_json::Value;
 
 use super::job::{State, priority, states, urgency};
@@ -24,7 +25,9 @@ use super::{Context, JobManager, facts};
 use crate::config::Config;
 use crate::log::Severity;
 use crate::plugin::types::{self, Event};
-use crate::plugin::{Kind, Notice, Plugin, PluginHost, PluginSpec, SharedJobs, topic};
+use crate::plugin::{
+    Kind, LoadError, Notice, Plugin, PluginHost, PluginSpec, SharedJobs, dependencies, topic,
+};
 
 pub(super) use introduce::Introduction;
 
@@ -58,6 +61,8 @@ pub struct Plugins {
     /// Jobs whose events a plugin subscribed to.
     subscriptions: HashMap<JobId, Vec<String>>,
     notices: Option<tokio::sync::mpsc::UnboundedReceiver<Notice>>,
+    /// What plugins keep over restarts.
+    states: state::States,
 }
 
 /// A plugin in the stack.
@@ -99,11 +104,12 @@ impl Plugins {
             next_token: 1,
             subscriptions: HashMap::new(),
             notices: Some(notices),
+            states: state::restore(context.handle()).await?,
         };
         for name in BUILTIN {
             let spec = PluginSpec::named(*name);
-            match plugins.host.load(&spec, Kind::Jobtap, BTreeMap::new()).await {
-                Ok(plugin) => plugins.push(plugin, true),
+            match load(&plugins.host, &spec, &plugins.states).await {
+                Ok(plugin) => plugins.push(context, plugin, true),
                 Err(error) => context.log(Severity::Err, format!("builtin plugin: {error}")),
             }
         }
@@ -141,12 +147,12 @@ impl Plugins {
             return Ok(());
         }
         let spec = self.spec(context, entry).map_err(|text| format!("load: {text}"))?;
-        let loaded = self.host.load(&spec, Kind::Jobtap, BTreeMap::new()).await;
+        let loaded = load(&self.host, &spec, &self.states).await;
         let plugin = loaded.map_err(|error| format!("load: {error}"))?;
         if self.find(&plugin.facts().file_name).is_some() {
             return Err(format!("load: {} already loaded", plugin.facts().file_name));
         }
-        self.push(plugin, false);
+        self.push(context, plugin, false);
         Ok(())
     }
 
@@ -162,8 +168,9 @@ impl Plugins {
         Ok(spec)
     }
 
-    fn push(&mut self, plugin: Plugin, builtin: bool) {
+    fn push(&mut self, context: &Context, plugin: Plugin, builtin: bool) {
         let facts = plugin.facts();
+        outgoing::subscribe(context, &facts.manifest.capabilities);
         let name = match builtin {
             true => format!(".{}", facts.manifest.name),
             false => facts.file_name.clone(),
@@ -286,7 +293,7 @@ impl JobManager {
             return;
         }
         if let Some(job) = self.jobs.get_mut(&id) {
-            job.pending.callback = true;
+            job.pending.callbacks += 1;
         }
         self.enqueue_call(context, Call { id, event });
     }
@@ -312,15 +319,46 @@ impl JobManager {
     pub(super) fn plugins_restarted(&mut self, context: &Context, ids: &[JobId]) {
         for id in ids {
             if let Some(job) = self.jobs.get(id) {
-                self.plugins.jobs.put(facts::facts(job));
+                let mut facts = facts::facts(job);
+                let names = self.journal.names(*id);
+                facts.events = names.into_iter().map(|name| name.as_str().into()).collect();
+                self.plugins.jobs.put(facts);
             }
         }
         for id in ids {
-            self.call_plugins(context, *id, |job| {
-                Event::New(types::JobNew { job, origin: types::Origin::Restarted })
-            });
+            let Some(job) = self.jobs.get(id) else { continue };
+            let waits = job.state == State::Depend;
+            let jobspec = job.jobspec.clone();
+            let news = |job| types::JobNew { job, origin: types::Origin::Restarted };
+            self.call_plugins(context, *id, |job| Event::Create(news(job)));
+            self.call_plugins(context, *id, |job| Event::New(news(job)));
+            // What a job waits for is known to plugins alone.
+            for (scheme, value, dependency) in dependencies(jobspec.get()) {
+                if waits {
+                    self.call_plugins(context, *id, |job| {
+                        let request = types::DependencyRequest { job, scheme, value, dependency };
+                        Event::Dependency(request)
+                    });
+                }
+            }
         }
         self.watch_notices(context);
+    }
+
+    /// A restart found a job that has resources, but was not started: plugins that were not told
+    /// before the former instance ended, or were, and had no time, are told now.
+    pub(super) fn plugins_run_again(&mut self, context: &Context, id: JobId) {
+        let acted = self.journal.names(id).iter().any(|name| name.starts_with("prolog-"));
+        if !acted {
+            let timestamp = crate::time::unix_seconds(std::time::SystemTime::now());
+            let (name, context_text) = ("alloc".to_owned(), "{}".to_owned());
+            let entry = types::Entry { timestamp, name, context: context_text };
+            let previous = types::JobState::Sched;
+            self.call_plugins(context, id, |job| {
+                Event::State(types::StateChange { job, previous, entry })
+            });
+        }
+        self.act(context, id);
     }
 
     /// Ask for priorities again.
@@ -371,9 +409,6 @@ impl JobManager {
         }
     }
 
-    /// A message of the event plane that a plugin was granted to see.
-    pub(super) fn plugin_event(&mut self, _: &Context, _: &Message) {}
-
     pub(super) fn plugin_name(&self, place: usize) -> String {
         self.plugins.loaded.get(place).map_or("a plugin", |loaded| loaded.plugin.name()).to_owned()
     }
@@ -395,10 +430,21 @@ impl JobManager {
     }
 
     /// Why a job waits, for `flux job why`.
-    pub(super) fn explain(&mut self, context: &Context, id: JobId, plugin: &str, text: &str) {
+    pub(crate) fn explain(&mut self, context: &Context, id: JobId, plugin: &str, text: &str) {
         let reason = serde_json::json!({ "why": { (plugin): text } });
         self.annotate(context, id, &reason);
     }
+}
+
+/// Load a plugin with what it has kept.
+async fn load(
+    host: &PluginHost,
+    spec: &PluginSpec,
+    states: &state::States,
+) -> Result<Plugin, LoadError> {
+    let name = host.manifest(spec).await?.name;
+    let values = states.get(&name).cloned().unwrap_or_default();
+    host.load(spec, Kind::Jobtap, values).await
 }
 
 /// An event of an eventlog, for plugins.

@@ -188,7 +188,7 @@ impl JobManager {
             self.plugins_forget(context, *id);
         }
         let payload = encode_json(&json!({ "jobs": ids })).ok().flatten();
-        self.store.then(context, true, move |_, context, result| {
+        self.store.then(context, move |_, context, result| {
             if result.is_ok() {
                 let published = context.handle().publish("job-purge-inactive", payload);
                 if let Err(failure) = published {
@@ -197,16 +197,6 @@ impl JobManager {
             }
             done(result, context);
         });
-    }
-
-    /// Housekeeping runs nothing of its own here, so there is nothing to signal.
-    pub(super) fn housekeeping_kill(
-        &mut self,
-        _: &Context,
-        _: rpc::HousekeepingKillRequest,
-        _: &Sender,
-    ) -> Result<Empty, Failure> {
-        Ok(Empty)
     }
 
     /// Commits are made as soon as the one before is done; there is no time to set.

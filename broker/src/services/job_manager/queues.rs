@@ -97,23 +97,16 @@ impl Queues {
         }
     }
 
-    /// No submission, no scheduling, until an administrator says so.
-    pub(super) fn enter_safe_mode(&mut self) {
-        for queue in self.queues.values_mut() {
-            // As it was is what a proper restart goes on with.
-            queue.kept = Some((queue.start, queue.stop_reason.take()));
-            queue.enable = false;
-            queue.disable_reason = Some(SAFE_MODE.to_owned());
-            queue.start = false;
-            queue.stop_reason = Some(SAFE_MODE.to_owned());
-        }
-    }
-
     pub(super) fn save(&self) -> Vec<Saved> {
         self.queues
             .iter()
             .map(|(name, queue)| {
                 let mut queue = queue.clone();
+                if queue.disable_reason.as_deref() == Some(SAFE_MODE) {
+                    // That the instance was not shut down is not what an administrator set.
+                    queue.enable = true;
+                    queue.disable_reason = None;
+                }
                 if let Some((start, reason)) = queue.kept.take() {
                     queue.start = start;
                     queue.stop_reason = reason;
@@ -157,8 +150,33 @@ impl Queues {
             None if all || self.queues.contains_key(&None) => {
                 Ok(self.queues.values_mut().collect())
             }
-            None => Err(invalid("a named queue is required".to_owned())),
+            None => Err(invalid("Use --all to apply this command to all queues".to_owned())),
         }
+    }
+
+    /// Stop the queues that run; it is not kept over the next restart.
+    fn stop_all(&mut self, reason: &str) {
+        for queue in self.queues.values_mut().filter(|queue| queue.start) {
+            queue.kept = Some((queue.start, queue.stop_reason.take()));
+            queue.start = false;
+            queue.stop_reason = Some(reason.to_owned());
+        }
+    }
+
+    /// Neither take jobs nor schedule them, until an administrator has looked.
+    pub(super) fn enter_safe_mode(&mut self) {
+        self.stop_all(SAFE_MODE);
+        for queue in self.queues.values_mut().filter(|queue| queue.enable) {
+            queue.enable = false;
+            queue.disable_reason = Some(SAFE_MODE.to_owned());
+        }
+    }
+
+    /// What is written down of the queues.
+    fn checkpoint(&self) -> kvs::Op {
+        let value = json!({ "version": 1, "queue": self.save() });
+        let dirent = Some(Treeobj::val(value.to_string().as_bytes()));
+        kvs::Op { key: KEY.to_owned(), flags: 0, dirent }
     }
 }
 
@@ -214,17 +232,29 @@ impl JobManager {
         })
     }
 
+    /// Take over what the former instance wrote down.
+    pub(super) fn queues_begin(&mut self, context: &Context, checkpoint: Option<&str>) {
+        let Some(text) = checkpoint else { return };
+        let value: Value = serde_json::from_str(text).unwrap_or_default();
+        if let Some(Ok(saved)) = value.get("queue").cloned().map(serde_json::from_value) {
+            self.queues.restore(saved);
+        }
+        if context.config().get_bool("job-manager.stop-queues-on-restart") == Some(true) {
+            self.queues.stop_all("Automatically stopped due to restart");
+        }
+    }
+
     pub(super) fn queue_enable(
         &mut self,
         context: &Context,
         request: rpc::QueueEnableRequest,
         call: Call<Empty>,
     ) {
-        let reason = match (request.enable, request.reason) {
-            (true, _) => None,
-            (false, Some(reason)) if !reason.is_empty() => Some(reason),
-            (false, _) => Some("disabled by administrator".to_owned()),
-        };
+        if !request.enable && request.reason.is_none() {
+            let text = "reason is required for disable";
+            return call.fail(Failure::new(Errno::EINVAL, text));
+        }
+        let reason = request.reason.filter(|_| !request.enable);
         match self.queues.select(request.all, request.name.as_deref()) {
             Err(failure) => return call.fail(failure),
             Ok(queues) => {
@@ -271,10 +301,8 @@ impl JobManager {
         if !keep {
             return call.reply(&Empty);
         }
-        let value = json!({ "version": 1, "queue": self.queues.save() });
-        let dirent = Some(Treeobj::val(value.to_string().as_bytes()));
-        self.store.push(context, kvs::Op { key: KEY.to_owned(), flags: 0, dirent });
-        self.store.then(context, true, move |_, _, result| {
+        self.store.push(context, self.queues.checkpoint());
+        self.store.then(context, move |_, _, result| {
             call.finish(result.clone().map(|()| Empty));
         });
     }

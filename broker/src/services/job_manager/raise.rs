@@ -6,6 +6,7 @@ use flux_protocol::fluid::JobId;
 use flux_protocol::message::Flags;
 use flux_protocol::payload::{Empty, encode_json};
 use flux_protocol::rpc::job_manager as rpc;
+use serde::Serialize;
 use serde_json::json;
 
 use super::{Context, JobManager};
@@ -13,6 +14,19 @@ use crate::call::Sender;
 use crate::log::Severity;
 
 const NOT_YOURS: &str = "guests can only raise exceptions on their own jobs";
+
+/// Of the exception event, in the order in which it is shown.
+#[derive(Serialize)]
+struct ExceptionContext<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    severity: u32,
+    note: &'a str,
+    userid: u32,
+    /// What a task ended with, for those who look for the job's exit code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait_status: Option<i64>,
+}
 
 impl JobManager {
     pub(super) fn raise(
@@ -27,8 +41,14 @@ impl JobManager {
             return Err(Failure::new(Errno::EPERM, NOT_YOURS));
         }
         let note = request.note.unwrap_or_default();
-        let userid = sender.cred.userid.0;
-        self.raise_exception(context, request.id, &request.kind, severity, userid, &note);
+        let event = ExceptionContext {
+            kind: &request.kind,
+            severity,
+            note: &note,
+            userid: sender.cred.userid.0,
+            wait_status: request.wait_status,
+        };
+        self.post_exception(context, request.id, &event);
         Ok(Empty)
     }
 
@@ -71,8 +91,13 @@ impl JobManager {
         userid: u32,
         note: &str,
     ) {
-        let event = json!({ "type": kind, "severity": severity, "note": note, "userid": userid });
-        self.post_with(context, id, "exception", &event);
+        let event = ExceptionContext { kind, severity, note, userid, wait_status: None };
+        self.post_exception(context, id, &event);
+    }
+
+    fn post_exception(&mut self, context: &Context, id: JobId, event: &ExceptionContext<'_>) {
+        self.post_with(context, id, "exception", event);
+        let ExceptionContext { kind, severity, .. } = event;
         let Ok(payload) = encode_json(&json!({ "id": id, "type": kind, "severity": severity }))
         else {
             return;

@@ -23,13 +23,8 @@ const WINDOW: usize = 256;
 /// Fill the manager with the jobs of the KVS.
 pub(super) async fn restore(manager: &mut JobManager, context: &Context) -> Result<(), Failure> {
     let handle = context.handle();
-    if let Some(text) = lookup(handle, queues::KEY).await? {
-        let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let saved = value.get("queue").cloned().unwrap_or(Value::Null);
-        if let Ok(saved) = serde_json::from_value(saved) {
-            manager.queues.restore(saved);
-        }
-    }
+    let checkpoint = lookup(handle, queues::KEY).await?;
+    manager.queues_begin(context, checkpoint.as_deref());
     if is_to_be_safe(context).await? {
         context.log(Severity::Err, queues::SAFE_MODE);
         manager.queues.enter_safe_mode();
@@ -44,6 +39,11 @@ pub(super) async fn restore(manager: &mut JobManager, context: &Context) -> Resu
         for (id, lookups) in lookups {
             match lookups.wait(id).await {
                 Ok((job, events)) => add(manager, context, job, &events),
+                // The former instance ended before anybody was told of this job.
+                Err(failure) if failure.errno == Errno::ENOENT => {
+                    let op = kvs::Op { key: id.kvs(), flags: 0, dirent: None };
+                    manager.store.push(context, op);
+                }
                 Err(failure) => {
                     context.log(Severity::Err, format!("restart: {}: {failure}", id.f58()));
                 }
@@ -103,7 +103,9 @@ fn add(manager: &mut JobManager, context: &Context, mut job: Job, events: &[Even
 fn resume(manager: &mut JobManager, context: &Context, id: JobId) {
     let Some(job) = manager.jobs.get_mut(&id) else { return };
     job.pending.reattach = job.state == State::Run && job.started;
+    let started = job.pending.reattach;
     match job.state {
+        State::Run if !started => manager.plugins_run_again(context, id),
         State::Sched => manager.post(context, id, "flux-restart"),
         State::Priority => manager.plugins_reprioritize(context, &[id]),
         _ => manager.act(context, id),

@@ -10,8 +10,10 @@ use flux_protocol::message::{Kind, Message};
 use flux_protocol::payload::{Empty, Payload, text};
 use flux_protocol::rpc::job_exec as exec;
 use flux_protocol::rpc::job_manager as rpc;
+use serde::Serialize;
 use serde_json::json;
 
+use super::job::State;
 use super::{Context, JobManager};
 use crate::call::Sender;
 use crate::log::Severity;
@@ -21,6 +23,14 @@ use crate::log::Severity;
 pub struct Start {
     service: Option<Service>,
     pending: usize,
+}
+
+/// Of the release event, in the order in which it is shown.
+#[derive(Serialize)]
+struct ReleaseContext {
+    ranks: String,
+    #[serde(rename = "final")]
+    is_final: bool,
 }
 
 #[derive(Debug)]
@@ -39,15 +49,20 @@ impl JobManager {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.pending.start_sent = true;
         self.start.pending += 1;
-        self.store.then(context, false, move |manager: &mut JobManager, context, _| {
+        self.store.then(context, move |manager: &mut JobManager, context, _| {
             manager.send_start(context, id);
         });
     }
 
     fn send_start(&mut self, context: &Context, id: JobId) {
-        let (Some(job), Some(service)) = (self.jobs.get_mut(&id), &self.start.service) else {
-            return;
-        };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.state != State::Run {
+            // A fatal exception came meanwhile. Execution would never hear of it.
+            job.pending.start_sent = false;
+            self.start.pending = self.start.pending.saturating_sub(1);
+            return self.act(context, id);
+        }
+        let Some(service) = &self.start.service else { return };
         let Some(r) = &job.r else {
             context.log(Severity::Err, format!("start: {id} has no R"));
             return;
@@ -63,6 +78,7 @@ impl JobManager {
             Ok(payload) => context.send_untagged(service.topic.clone(), payload),
             Err(error) => context.log(Severity::Err, format!("start of {id}: {error}")),
         }
+        self.debug_event(context, id, "debug.start-request");
     }
 
     pub(super) fn start_response(&mut self, context: &Context, response: &Message) {
@@ -104,27 +120,29 @@ impl JobManager {
                         job.pending.start_sent = false;
                     }
                 }
-                let context_of_event = json!({ "ranks": ranks, "final": is_final });
-                self.post_with(context, id, "release", &context_of_event);
+                let release = ReleaseContext { ranks, is_final };
+                self.post_with(context, id, "release", &release);
             }
         }
     }
 
-    /// What was running is lost with the service that ran it.
+    /// The service is gone. What it was running is given to the next one, which says whether it
+    /// can go on with it.
     fn execution_lost(&mut self, context: &Context, reason: &str) {
         if self.start.service.take().is_none() {
             return;
         }
         context.log(Severity::Debug, reason);
         self.start.pending = 0;
-        let lost: Vec<JobId> =
-            self.jobs.values().filter(|job| job.pending.start_sent).map(|job| job.id).collect();
-        let owner = context.broker().owner().0;
-        for id in lost {
-            if let Some(job) = self.jobs.get_mut(&id) {
-                job.pending.start_sent = false;
+        let mut over = Vec::new();
+        for job in self.jobs.values_mut().filter(|job| job.pending.start_sent) {
+            job.pending.start_sent = false;
+            job.pending.reattach = job.started;
+            if job.state != State::Run {
+                over.push(job.id);
             }
-            self.raise_exception(context, id, "exec", 0, owner, "job-exec service has gone away");
+        }
+        for id in over {
             self.act(context, id);
         }
     }

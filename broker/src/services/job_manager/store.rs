@@ -21,6 +21,9 @@ pub struct Store {
     batch: Batch,
     committing: bool,
     commits: u64,
+    /// There is a place from which the next instance starts: every commit is on the disk before
+    /// it is answered, so that a crash takes back nothing that somebody may have seen.
+    durable: bool,
 }
 
 #[derive(Default)]
@@ -30,7 +33,6 @@ struct Batch {
     /// a job make one operation.
     last: Option<(JobId, String)>,
     after: Vec<After>,
-    sync: bool,
 }
 
 impl std::fmt::Debug for Store {
@@ -40,6 +42,11 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
+    pub(super) fn new(context: &Context) -> Store {
+        let durable = context.broker().attrs().get("statedir").is_some();
+        Store { durable, ..Store::default() }
+    }
+
     /// Number of commits so far.
     pub fn commits(&self) -> u64 {
         self.commits
@@ -83,15 +90,13 @@ impl Store {
         self.commit_later(context);
     }
 
-    /// Run `after` when everything up to now is committed; `sync` makes it survive a crash.
+    /// Run `after` when everything up to now is committed.
     pub(super) fn then(
         &mut self,
         context: &Context,
-        sync: bool,
         after: impl FnOnce(&mut JobManager, &Context, &Result<(), Failure>) + 'static,
     ) {
         self.batch.after.push(Box::new(after));
-        self.batch.sync |= sync;
         self.commit_later(context);
     }
 
@@ -105,9 +110,9 @@ impl Store {
     }
 
     fn commit(&mut self, context: &Context) {
-        let Batch { ops, after, sync, .. } = self.take();
+        let Batch { ops, after, .. } = self.take();
         let handle = context.handle().clone();
-        let request = commit_request(ops, sync);
+        let request = commit_request(ops, self.durable);
         self.commits += 1;
         let again = context.clone();
         context.spawn(

@@ -8,12 +8,21 @@ use std::rc::Rc;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::rpc::job_manager as rpc;
-use serde_json::json;
+use serde::Serialize;
 
 use super::job::{Job, State};
 use super::plugins::Introduction;
 use super::{Context, JobManager, queues};
 use crate::call::Call;
+
+/// Of the submit event, in the order in which it is shown.
+#[derive(Serialize)]
+struct SubmitContext {
+    userid: u32,
+    urgency: u32,
+    flags: u32,
+    version: u32,
+}
 
 impl JobManager {
     pub(super) fn submit(
@@ -64,7 +73,7 @@ impl JobManager {
             }
         }
         let response = rpc::SubmitResponse { errors };
-        self.store.then(context, true, move |_, _, result: &Result<(), Failure>| {
+        self.store.then(context, move |_, _, result: &Result<(), Failure>| {
             call.finish(result.clone().map(|()| response));
         });
     }
@@ -78,9 +87,12 @@ impl JobManager {
         let id = job.id;
         self.max_jobid = self.max_jobid.max(id);
         self.wait.job_new(&job);
-        let submit = json!({
-            "userid": job.userid, "urgency": job.urgency, "flags": job.flags, "version": 1,
-        });
+        let submit = SubmitContext {
+            userid: job.userid,
+            urgency: job.urgency,
+            flags: job.flags,
+            version: 1,
+        };
         let event = flux_protocol::eventlog::Event::new(job.t_submit, "submit");
         self.jobs.insert(id, job);
         if let Ok(event) = event.with_context(&submit) {

@@ -51,7 +51,7 @@ impl JobManager {
         self.post_with(context, id, "jobspec-update", updates);
         self.follow_expiration(context, id, updates);
         self.plugins_updated(context, id, updates);
-        self.store.then(context, true, move |_, _, result| {
+        self.store.then(context, move |_, _, result| {
             call.finish(result.clone().map(|()| Empty));
         });
     }

@@ -4,11 +4,18 @@ use flux_protocol::credential::Userid;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::rpc::job_manager as rpc;
-use serde_json::json;
+use serde::Serialize;
 
 use super::job::{State, urgency};
 use super::{Context, JobManager};
 use crate::call::Sender;
+
+/// Of the urgency event, in the order in which it is shown.
+#[derive(Serialize)]
+struct UrgencyContext {
+    userid: u32,
+    urgency: u32,
+}
 
 impl JobManager {
     pub(super) fn urgency(
@@ -38,7 +45,7 @@ impl JobManager {
         }
         let old_urgency = job.urgency;
         if wanted != old_urgency {
-            let event = json!({ "userid": sender.cred.userid, "urgency": wanted });
+            let event = UrgencyContext { userid: sender.cred.userid.0, urgency: wanted };
             self.post_with(context, request.id, "urgency", &event);
         }
         Ok(rpc::UrgencyResponse { old_urgency })

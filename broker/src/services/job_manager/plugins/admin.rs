@@ -1,7 +1,5 @@
 //! `flux jobtap`: list, load, remove, query.
 
-use std::collections::BTreeMap;
-
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::payload::Object;
@@ -10,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::{Context, JobManager};
 use crate::call::Call;
-use crate::plugin::{Kind, LoadError, Plugin, SourceError};
+use crate::plugin::{LoadError, Plugin, SourceError};
 
 impl JobManager {
     pub(crate) fn jobtap(
@@ -36,7 +34,7 @@ impl JobManager {
             }
         };
         let Some(load) = request.load else {
-            drop(removed);
+            self.plugins_removed(context, &removed);
             return call.reply_raw(None);
         };
         self.load_plugin(context, load, request.conf, removed, call);
@@ -68,16 +66,18 @@ impl JobManager {
         let host = self.plugins.host.clone();
         let old = removed.first().map(|loaded| loaded.plugin.clone());
         let after = context.clone();
+        let states = self.plugins.states.clone();
         context.spawn(
             async move {
                 match &old {
                     Some(old) if old.facts().file_name == name => host.replace(old, &spec).await,
-                    _ => host.load(&spec, Kind::Jobtap, BTreeMap::new()).await,
+                    _ => super::load(&host, &spec, &states).await,
                 }
             },
             move |manager: &mut JobManager, result: Result<Plugin, LoadError>| match result {
                 Ok(plugin) => {
-                    manager.plugins.push(plugin, false);
+                    manager.plugins.push(&after, plugin, false);
+                    manager.plugins_removed(&after, &removed);
                     let pending = manager.pending_jobs();
                     manager.plugins_reprioritize(&after, &pending);
                     call.reply_raw(None);
@@ -88,6 +88,24 @@ impl JobManager {
                 }
             },
         );
+    }
+
+    /// Nobody waits any more for plugins that are gone.
+    fn plugins_removed(&mut self, context: &Context, removed: &[super::Loaded]) {
+        for loaded in removed {
+            let name = loaded.plugin.name();
+            if !self.plugins.loaded.iter().any(|other| other.plugin.name() == name) {
+                let timers: Vec<String> = self
+                    .plugins
+                    .timers
+                    .keys()
+                    .filter(|key| key.0 == name)
+                    .map(|key| key.1.clone())
+                    .collect();
+                timers.iter().for_each(|timer| self.cancel_timer(name, timer));
+            }
+            self.release_held(context, name);
+        }
     }
 
     pub(crate) fn jobtap_query(

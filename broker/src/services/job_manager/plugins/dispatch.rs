@@ -1,13 +1,19 @@
 //! Sending a batch of calls through the stack, and what comes back.
 
+use std::time::Duration;
+
 use flux_protocol::fluid::JobId;
 
+use super::super::admission::{Decision, Match};
 use super::super::job::State;
 use super::super::{Context, JobManager};
 use super::{Call, Loaded};
 use crate::log::Severity;
 use crate::plugin::types::{Answer, Effect, Event, Reply};
 use crate::plugin::{CallError, OnFault, topic};
+
+/// How soon a plugin that is down is called again, at the earliest.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// What the plugins had to say to one call, in load order, by their place in the stack.
 #[derive(Debug)]
@@ -48,6 +54,13 @@ pub(super) async fn dispatch(stack: &[Loaded], calls: Vec<Call>) -> Vec<Outcome>
     outcomes
 }
 
+impl Call {
+    /// Does the job wait for this call? Those to tell that it is gone are not waited for.
+    fn is_counted(&self) -> bool {
+        !matches!(self.event, Event::Destroy(_) | Event::InactiveRemove(_) | Event::Call(_))
+    }
+}
+
 impl JobManager {
     /// Send with the other calls of this turn.
     pub(super) fn enqueue_call(&mut self, context: &Context, call: Call) {
@@ -77,6 +90,52 @@ impl JobManager {
         );
     }
 
+    pub(crate) fn plugins_want(&self, event: &Event) -> bool {
+        self.plugins.wants_event(event)
+    }
+
+    /// Ask whether a job may have what the scheduler found for it.
+    pub(crate) fn plugins_admit(
+        &mut self,
+        context: &Context,
+        id: JobId,
+        event: Event,
+        matched: Match,
+    ) {
+        let stack = self.plugins.loaded.clone();
+        let after = context.clone();
+        context.spawn(
+            async move {
+                let outcomes = dispatch(&stack, vec![Call { id, event }]).await;
+                (stack, outcomes)
+            },
+            move |manager: &mut JobManager, (stack, outcomes)| {
+                let mut decision = Decision::Admit;
+                let mut effects = Vec::new();
+                for (place, answer) in outcomes.into_iter().flat_map(|outcome| outcome.answers) {
+                    let Some(loaded) = stack.get(place) else { continue };
+                    let reason = match answer {
+                        Ok(answer) => {
+                            effects
+                                .extend(answer.effects.into_iter().map(|effect| (place, effect)));
+                            match answer.reply {
+                                Reply::Hold(reason) => reason,
+                                _ => continue,
+                            }
+                        }
+                        Err(error) if loaded.plugin.on_fault() != OnFault::Skip => {
+                            error.to_string()
+                        }
+                        Err(_) => continue,
+                    };
+                    decision = Decision::Hold { plugin: loaded.plugin.name().to_owned(), reason };
+                }
+                manager.apply_effects(&after, effects);
+                manager.admission_decided(&after, id, matched, decision);
+            },
+        );
+    }
+
     /// Apply what the plugins want, and let the job go on.
     fn settle(&mut self, context: &Context, stack: &[Loaded], outcome: Outcome) {
         let Outcome { call, answers } = outcome;
@@ -84,13 +143,19 @@ impl JobManager {
         let mut effects: Vec<(usize, Effect)> = Vec::new();
         let mut priority = None;
         let mut allocation = None;
+        let mut skipped = false;
         for (place, answer) in answers {
             let Some(loaded) = stack.get(place) else { continue };
             let answer = match answer {
                 Ok(answer) => answer,
                 Err(error) => match self.fault(context, loaded, &call, &error) {
                     Verdict::GoOn => continue,
-                    Verdict::Wait => return,
+                    Verdict::Skip => {
+                        skipped = true;
+                        continue;
+                    }
+                    // The job waits, but what has happened is not to be lost meanwhile.
+                    Verdict::Wait => return self.store_unsettled(context, id),
                 },
             };
             effects.extend(answer.effects.into_iter().map(|effect| (place, effect)));
@@ -101,26 +166,28 @@ impl JobManager {
                 Reply::Allocate(r) => allocation = Some(r),
                 Reply::Refuse(refusal) => {
                     let owner = context.broker().owner().0;
-                    let kind = loaded.plugin.name().to_owned();
-                    self.raise_exception(context, id, &kind, 0, owner, &refusal.text);
+                    let kind = match &call.event {
+                        Event::Dependency(_) => "dependency",
+                        _ => loaded.plugin.name(),
+                    };
+                    self.raise_exception(context, id, kind, 0, owner, &refusal.text);
                 }
                 _ => {}
             }
         }
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.pending.callback = false;
+        if skipped && priority.is_none() {
+            priority = self.default_priority(id);
         }
         self.apply_effects(context, effects);
-        self.settle_priority(context, &call, priority);
+        if let Some(Some(value)) = priority {
+            self.set_priority(context, id, value);
+        }
         if let Some(r) = allocation {
             self.allocate_bypass(context, id, &r);
         }
-        self.process(context, id);
-    }
-
-    fn settle_priority(&mut self, context: &Context, call: &Call, priority: Option<Option<u32>>) {
-        if let Some(Some(value)) = priority {
-            self.set_priority(context, call.id, value);
+        match call.is_counted() {
+            true => self.callback_done(context, id),
+            false => self.process(context, id),
         }
     }
 
@@ -134,21 +201,17 @@ impl JobManager {
     ) -> Verdict {
         context.log(Severity::Err, format!("{}: {}: {error}", call.id.f58(), loaded.name));
         match loaded.plugin.on_fault() {
-            OnFault::Skip => {
-                self.default_priority(context, call.id);
-                Verdict::GoOn
-            }
+            OnFault::Skip => Verdict::Skip,
             OnFault::Hold => {
-                let held = self.plugins.held.entry(loaded.plugin.name().to_owned()).or_default();
-                held.push(call.clone());
+                let plugin = loaded.plugin.name().to_owned();
+                self.explain(context, call.id, &plugin, &format!("waits for plugin: {error}"));
+                self.plugins.held.entry(plugin.clone()).or_default().push(call.clone());
+                self.retry_held(context, plugin, error.retry());
                 Verdict::Wait
             }
             OnFault::Reject => {
                 let owner = context.broker().owner().0;
                 let kind = loaded.plugin.name().to_owned();
-                if let Some(job) = self.jobs.get_mut(&call.id) {
-                    job.pending.callback = false;
-                }
                 self.raise_exception(context, call.id, &kind, 0, owner, &error.to_string());
                 Verdict::GoOn
             }
@@ -156,13 +219,20 @@ impl JobManager {
     }
 
     /// Without the plugin that would say otherwise, a job's priority is its urgency.
-    fn default_priority(&mut self, context: &Context, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        if job.state == State::Priority {
-            let urgency = job.urgency;
-            job.pending.callback = false;
-            self.set_priority(context, id, urgency);
-        }
+    fn default_priority(&self, id: JobId) -> Option<Option<u32>> {
+        let job = self.jobs.get(&id).filter(|job| job.state == State::Priority)?;
+        Some(Some(job.urgency))
+    }
+
+    /// Nobody else may call the plugin, which is started again by a call: call it after a while.
+    /// One that is quarantined is waited for until it is replaced or removed.
+    fn retry_held(&mut self, context: &Context, plugin: String, retry: Option<Duration>) {
+        let Some(retry) = retry else { return };
+        let after = context.clone();
+        let pause = retry.max(RETRY);
+        context.spawn(tokio::time::sleep(pause), move |manager: &mut JobManager, ()| {
+            manager.release_held(&after, &plugin);
+        });
     }
 
     /// The plugin is back: ask it again about the jobs that waited for it.
@@ -173,12 +243,14 @@ impl JobManager {
     }
 
     /// The job's record as plugins know it now.
-    pub(super) fn record(&self, id: JobId) -> Option<crate::plugin::types::Job> {
+    pub(crate) fn record(&self, id: JobId) -> Option<crate::plugin::types::Job> {
         self.plugins.jobs.read(id.0, |facts| facts.job.clone())
     }
 }
 
 enum Verdict {
     GoOn,
+    /// As if the plugin were not there.
+    Skip,
     Wait,
 }

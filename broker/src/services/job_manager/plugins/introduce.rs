@@ -4,15 +4,18 @@ use std::collections::HashMap;
 
 use flux_protocol::credential::Credential;
 use flux_protocol::errno::Errno;
+use flux_protocol::eventlog::Event as LogEvent;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::payload::Object;
+use flux_protocol::rpc::sched;
 use serde_json::Value;
 
 use super::super::job::Job;
 use super::super::{Context, JobManager, facts};
 use super::dispatch::{Outcome, dispatch};
 use super::{Call, Loaded};
+use crate::handle::Handle;
 use crate::log::Severity;
 use crate::plugin::types::{
     self, DependencyRequest, Effect, Event, JobNew, JobUpdated, Origin, Reply, UpdateRequest,
@@ -71,7 +74,8 @@ impl JobManager {
         );
     }
 
-    /// Ask the plugins whether they allow an update; `done` gets all keys that are to be updated.
+    /// Ask the plugins whether they allow an update, key by key, and unless that is enough
+    /// whether the job is valid with it; `done` gets all keys that are to be updated.
     pub(crate) fn plugins_update(
         &mut self,
         context: &Context,
@@ -80,42 +84,34 @@ impl JobManager {
         updates: Object,
         done: impl FnOnce(&mut JobManager, &Context, Result<Object, Failure>) + 'static,
     ) {
-        let Some(record) = self.record(id) else {
+        let (Some(record), Some(job)) = (self.record(id), self.jobs.get(&id)) else {
             let failure = Failure::new(Errno::ENOENT, "unknown job id");
             return done(self, context, Err(failure));
         };
-        let all = Value::Object(updates.clone()).to_string();
-        let calls = updates
-            .iter()
-            .map(|(key, value)| Call {
-                id,
-                event: Event::Update(UpdateRequest {
-                    job: record.clone(),
-                    userid: cred.userid.0,
-                    rolemask: cred.rolemask.0,
-                    key: key.clone(),
-                    value: value.to_string(),
-                    updates: all.clone(),
-                }),
-            })
-            .collect();
+        let calls = update_calls(id, &record, cred, &updates);
         let stack = self.plugins.loaded.clone();
-        let after = context.clone();
+        let (after, job) = (context.clone(), job.clone());
+        let handle = context.handle().clone();
         context.spawn(
-            async move { dispatch(&stack, calls).await },
-            move |manager: &mut JobManager, outcomes| {
-                let mut allowed = updates;
-                let result =
-                    outcomes.into_iter().try_for_each(|outcome| allow(outcome, &mut allowed));
-                done(manager, &after, result.map(|()| allowed));
+            async move {
+                let mut allowed = Allowed { updates, validated: true, feasibility: false };
+                for outcome in dispatch(&stack, calls).await {
+                    allow(outcome, &mut allowed)?;
+                }
+                check_updated(&handle, &stack, job, &allowed).await?;
+                Ok(allowed.updates)
             },
+            move |manager: &mut JobManager, result| done(manager, &after, result),
         );
     }
 
     /// Tell the plugins that an update was made.
     pub(crate) fn plugins_updated(&mut self, context: &Context, id: JobId, updates: &Object) {
         if let Some(job) = self.jobs.get(&id) {
-            self.plugins.jobs.put(facts::facts(job));
+            let new = facts::facts(job);
+            self.plugins.jobs.update(id.0, |facts| {
+                (facts.job, facts.jobspec) = (new.job, new.jobspec);
+            });
         }
         let updates = Value::Object(updates.clone()).to_string();
         self.call_plugins(context, id, |job| Event::Updated(JobUpdated { job, updates }));
@@ -180,8 +176,33 @@ fn refused_by_fault(
     (on_fault != OnFault::Skip).then(|| error.to_string())
 }
 
+/// What plugins made of an update.
+struct Allowed {
+    updates: Object,
+    /// `job.validate` has nothing to say to it.
+    validated: bool,
+    /// The scheduler has.
+    feasibility: bool,
+}
+
+fn update_calls(id: JobId, record: &types::Job, cred: Credential, updates: &Object) -> Vec<Call> {
+    let all = Value::Object(updates.clone()).to_string();
+    let call = |(key, value): (&String, &Value)| Call {
+        id,
+        event: Event::Update(UpdateRequest {
+            job: record.clone(),
+            userid: cred.userid.0,
+            rolemask: cred.rolemask.0,
+            key: key.clone(),
+            value: value.to_string(),
+            updates: all.clone(),
+        }),
+    };
+    updates.iter().map(call).collect()
+}
+
 /// One key of an update: allowed by someone, refused by nobody.
-fn allow(outcome: Outcome, updates: &mut Object) -> Result<(), Failure> {
+fn allow(outcome: Outcome, all: &mut Allowed) -> Result<(), Failure> {
     let Event::Update(request) = &outcome.call.event else { return Ok(()) };
     let mut allowed = false;
     for (_, answer) in outcome.answers {
@@ -191,9 +212,11 @@ fn allow(outcome: Outcome, updates: &mut Object) -> Result<(), Failure> {
             }
             Ok(Reply::Allow(allow)) => {
                 allowed = true;
+                all.validated &= allow.validated;
+                all.feasibility |= allow.feasibility;
                 let more = allow.updates.and_then(|text| serde_json::from_str(&text).ok());
                 if let Some(Value::Object(more)) = more {
-                    updates.extend(more);
+                    all.updates.extend(more);
                 }
             }
             Ok(_) => {}
@@ -207,4 +230,39 @@ fn allow(outcome: Outcome, updates: &mut Object) -> Result<(), Failure> {
             Err(Failure::new(Errno::EINVAL, text))
         }
     }
+}
+
+/// Would the job be let in as it is going to be?
+async fn check_updated(
+    handle: &Handle,
+    stack: &[Loaded],
+    mut job: Job,
+    allowed: &Allowed,
+) -> Result<(), Failure> {
+    if allowed.validated && !allowed.feasibility {
+        return Ok(());
+    }
+    let event = LogEvent::new(0.0, "jobspec-update")
+        .with_context(&allowed.updates)
+        .map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))?;
+    job.apply(&event)?;
+    if !allowed.validated {
+        let call = Call { id: job.id, event: Event::Validate(facts::record(&job)) };
+        for outcome in dispatch(stack, vec![call]).await {
+            for (_, answer) in outcome.answers {
+                if let Ok(Reply::Refuse(refusal)) = answer.map(|answer| answer.reply) {
+                    return Err(Failure::new(Errno(refusal.errnum), refusal.text));
+                }
+            }
+        }
+    }
+    if allowed.feasibility {
+        let request = sched::FeasibilityRequest { jobspec: (*job.jobspec).to_owned() };
+        match handle.rpc::<sched::Feasibility>(&request).await {
+            // Without a scheduler nobody knows, so nobody objects.
+            Err(failure) if failure.errno != Errno::ENOSYS => return Err(failure),
+            _ => {}
+        }
+    }
+    Ok(())
 }

@@ -37,6 +37,7 @@ impl JobManager {
             NoticeKind::Restarted => {
                 context.log(Severity::Info, format!("plugin {plugin} runs again"));
                 self.release_held(context, &plugin);
+                self.commands_tell(context, &plugin);
             }
             NoticeKind::Effects(effects) => {
                 let place =
@@ -75,23 +76,34 @@ impl JobManager {
 
     /// Call one plugin with what concerns it alone.
     pub(super) fn call_one(&mut self, context: &Context, plugin: &str, event: Event) {
+        self.tell_plugin(context, plugin, event, |_| {});
+    }
+
+    /// As [`JobManager::call_one`]; `failed` when the plugin could not take it.
+    pub(crate) fn tell_plugin(
+        &mut self,
+        context: &Context,
+        plugin: &str,
+        event: Event,
+        failed: impl FnOnce(&mut JobManager) + 'static,
+    ) {
         let place = self.plugins.loaded.iter().position(|l| l.plugin.name() == plugin);
-        let Some(place) = place else { return };
-        let Some(loaded) = self.plugins.loaded.get(place).cloned() else { return };
+        let loaded = place.and_then(|place| self.plugins.loaded.get(place).cloned());
+        let (Some(place), Some(loaded)) = (place, loaded) else { return failed(self) };
         let after = context.clone();
         context.spawn(
             async move { loaded.plugin.handle(vec![event]).await },
-            move |manager: &mut JobManager, answers| {
-                for answer in answers {
-                    match answer {
-                        Ok(answer) => {
-                            let effects =
-                                answer.effects.into_iter().map(|effect| (place, effect)).collect();
-                            manager.apply_effects(&after, effects);
-                        }
-                        Err(error) => after.log(Severity::Err, error.to_string()),
-                    }
+            move |manager: &mut JobManager, answers| match answers.into_iter().next() {
+                Some(Ok(answer)) => {
+                    let effects =
+                        answer.effects.into_iter().map(|effect| (place, effect)).collect();
+                    manager.apply_effects(&after, effects);
                 }
+                Some(Err(error)) => {
+                    after.log(Severity::Err, error.to_string());
+                    failed(manager);
+                }
+                None => failed(manager),
             },
         );
     }

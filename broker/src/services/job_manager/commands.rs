@@ -1,0 +1,250 @@
+//! Commands that the administrator configured and plugins have run: prolog, epilog and the like.
+//!
+//! A plugin names the table below `[job-manager]`; the command line stands there, so that no
+//! plugin can run anything else. The broker owns the processes: they outlive the plugin, and what
+//! came of them is kept until the plugin has taken it.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use flux_protocol::fluid::JobId;
+use flux_protocol::idset::Idset;
+use flux_protocol::r::ResourceSet;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::bulk::{self, Bulk, Order, Outcome};
+use super::{Context, JobManager};
+use crate::log::Severity;
+use crate::plugin::types::{Event, ExecStart, ExecUpdate};
+
+/// What may run a while longer after SIGTERM, unless the configuration says otherwise.
+const KILL_TIMEOUT: f64 = 60.0;
+/// Of a command that could not be run at all.
+const NOT_STARTED: i32 = 127 << 8;
+
+/// Commands that run, by plugin and tag.
+#[derive(Debug, Default)]
+pub struct Commands {
+    running: HashMap<(String, String), Running>,
+    /// What plugins that are down have not heard.
+    untold: HashMap<String, VecDeque<ExecUpdate>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    job: JobId,
+    cancel_on_exception: bool,
+    bulk: Rc<Bulk>,
+}
+
+/// `[job-manager.NAME]`, and the options of the plugin, which stand above it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Settings {
+    #[serde(default)]
+    command: Vec<String>,
+    #[serde(alias = "per_rank")]
+    per_rank: Option<bool>,
+    timeout: Option<Span>,
+    #[serde(alias = "kill_timeout")]
+    kill_timeout: Option<Span>,
+    #[serde(alias = "cancel_on_exception")]
+    cancel_on_exception: Option<bool>,
+    #[serde(alias = "exit_on_first_error")]
+    exit_on_first_error: Option<bool>,
+}
+
+/// Seconds, as a number or as a Flux standard duration.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Span {
+    Seconds(f64),
+    Text(String),
+}
+
+impl Span {
+    fn seconds(&self) -> Option<f64> {
+        match self {
+            Span::Seconds(seconds) => Some(*seconds),
+            Span::Text(text) => flux_protocol::fsd::parse(text).ok(),
+        }
+    }
+}
+
+impl JobManager {
+    /// Run a command for a plugin. One whose tag is still running goes on.
+    pub(super) fn command_start(
+        &mut self,
+        context: &Context,
+        plugin: &str,
+        start: &ExecStart,
+    ) -> Result<(), String> {
+        let key = (plugin.to_owned(), start.tag.clone());
+        if self.commands.running.contains_key(&key) {
+            return Ok(());
+        }
+        let (order, cancel_on_exception) = match self.order(context, start) {
+            Ok(order) => order,
+            Err(text) => {
+                context.log(Severity::Err, format!("{}: {text}", start.command));
+                self.command_refused(context, plugin, start, &text);
+                return Ok(());
+            }
+        };
+        let bulk = Bulk::new(context, order);
+        let running = Running { job: JobId(start.job), cancel_on_exception, bulk: bulk.clone() };
+        self.commands.running.insert(key.clone(), running);
+        let after = context.clone();
+        let (job, done) = (start.job, bulk.clone());
+        context.spawn(
+            bulk.run(context.clone(), |_| {}),
+            move |manager: &mut JobManager, outcome| {
+                manager.commands.running.remove(&key);
+                let (plugin, tag) = key;
+                let update = update(tag, job, &done, &outcome);
+                manager.command_ended(&after, &plugin, update);
+            },
+        );
+        Ok(())
+    }
+
+    pub(super) fn command_signal(&mut self, context: &Context, plugin: &str, tag: &str, sig: u32) {
+        let key = (plugin.to_owned(), tag.to_owned());
+        let Some(running) = self.commands.running.get(&key) else { return };
+        match i32::try_from(sig) {
+            // The plugin wants it ended: what SIGTERM does not end, SIGKILL does.
+            Ok(libc::SIGTERM) => running.bulk.cancel(),
+            Ok(sig) => running.bulk.signal(context, sig),
+            Err(_) => {}
+        }
+    }
+
+    /// A fatal exception was raised on the job.
+    pub(super) fn commands_exception(&mut self, id: JobId) {
+        for running in self.commands.running.values() {
+            if running.job == id && running.cancel_on_exception {
+                running.bulk.cancel();
+            }
+        }
+    }
+
+    /// Is a command for this job under way?
+    pub(super) fn commands_stop(&mut self, context: &Context) {
+        for running in self.commands.running.values() {
+            running.bulk.signal(context, libc::SIGTERM);
+        }
+    }
+
+    fn order(&self, context: &Context, start: &ExecStart) -> Result<(Order, bool), String> {
+        let job = self.jobs.get(&JobId(start.job)).ok_or("job is not known")?;
+        let r = job.r.as_ref().ok_or("job has no resources")?;
+        let r = ResourceSet::decode(r.get()).map_err(|error| error.to_string())?;
+        let config = context.config();
+        let table = config.get(&format!("job-manager.{}", start.command)).cloned();
+        let settings: Settings = serde_json::from_value(table.unwrap_or_else(|| json!({})))
+            .map_err(|error| format!("[job-manager.{}]: {error}", start.command))?;
+        let options: Settings = match start.options.as_str() {
+            "" => Settings::default(),
+            text => serde_json::from_str(text).map_err(|error| format!("options: {error}"))?,
+        };
+        let cmdline = match (settings.command.is_empty(), config.get_str("exec.imp")) {
+            (false, _) => settings.command,
+            (true, Some(imp)) => vec![imp.to_owned(), "run".to_owned(), start.command.clone()],
+            (true, None) => return Err("no command specified and exec.imp not defined".to_owned()),
+        };
+        let per_rank = options.per_rank.or(settings.per_rank).unwrap_or(start.ranks.is_some());
+        let job_ranks = r.ranks();
+        let ranks: Idset = match (&start.ranks, per_rank) {
+            (Some(ranks), true) => ranks.parse().map_err(|_| format!("ranks: {ranks}"))?,
+            (None, true) => job_ranks.clone(),
+            (_, false) => Idset::from_range(0, 0),
+        };
+        let seconds = |span: Option<Span>| span.as_ref().and_then(Span::seconds);
+        let timeout = seconds(options.timeout).or(seconds(settings.timeout));
+        let kill = seconds(options.kill_timeout).or(seconds(settings.kill_timeout));
+        let env = [
+            ("FLUX_JOB_ID", job.id.f58()),
+            ("FLUX_JOB_USERID", job.userid.to_string()),
+            ("FLUX_JOB_RANKS", job_ranks.to_string()),
+        ];
+        let order = Order {
+            command: bulk::command(context, cmdline, env),
+            ranks,
+            timeout: timeout
+                .filter(|timeout| *timeout > 0.0)
+                .and_then(|timeout| Duration::try_from_secs_f64(timeout).ok()),
+            kill_timeout: Duration::try_from_secs_f64(kill.unwrap_or(KILL_TIMEOUT))
+                .unwrap_or(Duration::MAX),
+            exit_on_first_error: options
+                .exit_on_first_error
+                .or(settings.exit_on_first_error)
+                .unwrap_or(false),
+            label: format!("{}: {}", job.id.f58(), start.command),
+            names_ranks: per_rank,
+            ignore: ignored(context),
+        };
+        let cancel = options.cancel_on_exception.or(settings.cancel_on_exception);
+        Ok((order, cancel.unwrap_or(false)))
+    }
+
+    fn command_refused(&mut self, context: &Context, plugin: &str, start: &ExecStart, text: &str) {
+        let update = ExecUpdate {
+            tag: start.tag.clone(),
+            job: start.job,
+            finished: true,
+            status: NOT_STARTED,
+            failed_ranks: String::new(),
+            timed_out: false,
+            canceled: false,
+            details: json!({ "error": text }).to_string(),
+        };
+        // In a later turn: the plugin's effects are still being applied.
+        let (after, plugin) = (context.clone(), plugin.to_owned());
+        context.later(move |manager: &mut JobManager| {
+            manager.command_ended(&after, &plugin, update);
+        });
+    }
+
+    /// Tell the plugin; one that is down hears of it when it is back.
+    fn command_ended(&mut self, context: &Context, plugin: &str, update: ExecUpdate) {
+        self.commands.untold.entry(plugin.to_owned()).or_default().push_back(update);
+        self.commands_tell(context, plugin);
+    }
+
+    pub(super) fn commands_tell(&mut self, context: &Context, plugin: &str) {
+        let Some(updates) = self.commands.untold.remove(plugin) else { return };
+        for update in updates {
+            let name = plugin.to_owned();
+            let again = update.clone();
+            self.tell_plugin(context, plugin, Event::Exec(update), move |manager| {
+                manager.commands.untold.entry(name).or_default().push_back(again);
+            });
+        }
+    }
+}
+
+fn update(tag: String, job: u64, bulk: &Bulk, outcome: &Outcome) -> ExecUpdate {
+    let errors: serde_json::Map<String, Value> =
+        outcome.errors.iter().map(|(rank, text)| (rank.to_string(), json!(text))).collect();
+    let details = json!({ "hosts": bulk.hosts_of(&outcome.failed), "errors": errors });
+    ExecUpdate {
+        tag,
+        job,
+        finished: true,
+        status: outcome.status,
+        failed_ranks: outcome.failed.to_string(),
+        timed_out: outcome.timed_out,
+        canceled: outcome.canceled,
+        details: details.to_string(),
+    }
+}
+
+/// `[job-manager.perilog] log-ignore`: extended regular expressions.
+pub(super) fn ignored(context: &Context) -> Rc<[regex_lite::Regex]> {
+    let config = context.config();
+    let patterns = config.get("job-manager.perilog.log-ignore").and_then(Value::as_array);
+    let compile = |pattern: &Value| regex_lite::Regex::new(pattern.as_str()?).ok();
+    patterns.into_iter().flatten().filter_map(compile).collect()
+}

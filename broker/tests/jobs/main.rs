@@ -1,0 +1,15 @@
+//! Jobs, from submission to the end, in a broker in this process.
+//!
+//! Shells are not run here: execution is either that which `job-exec` simulates, or a double that
+//! knows `true`, `false` and `sleep`.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod conversations;
+mod crash;
+mod execution;
+mod housekeeping;
+mod instance;
+mod lifecycle;
+mod replacement;
+mod restart;

@@ -1,0 +1,126 @@
+//! A job manager that is stopped and started again, in all states that a job may be in.
+
+use flux_broker::services::job_exec::JobExec;
+use flux_broker::services::job_list::JobList;
+use flux_broker::services::job_manager::JobManager;
+use flux_broker::services::sched::Sched;
+use flux_protocol::fluid::JobId;
+use flux_protocol::rpc::job_manager as rpc;
+use serde_json::json;
+
+use crate::instance::{Instance, jobspec_of, run, simulated};
+
+/// As a restart of the broker does it, but for the KVS.
+async fn restart(instance: &mut Instance) {
+    for name in ["sched-simple", "job-exec", "job-list", "job-manager"] {
+        instance.unload(name).await;
+    }
+    instance.load::<JobManager>().await.unwrap();
+    instance.load::<JobList>().await.unwrap();
+    instance.load::<JobExec>().await.unwrap();
+    instance.load::<Sched>().await.unwrap();
+}
+
+#[test]
+fn jobs_of_every_state_go_on_after_a_restart() {
+    run(async {
+        let mut instance = Instance::start().await;
+        let ended = instance.submit(&simulated("0.001s")).await.unwrap();
+        instance.wait_event(ended, "clean").await;
+        let running = instance.submit(&simulated("1h")).await.unwrap();
+        instance.wait_event(running, "start").await;
+        let exec = json!({ "exec": { "test": { "run_duration": "0.001s" } } });
+        // Seven of eight cores are free: it waits for the one that is not.
+        let waiting = instance.submit(&jobspec_of(&["simulated"], 8, exec.clone())).await.unwrap();
+        instance.wait_event(waiting, "priority").await;
+        let held = instance.submit_with(&simulated("0.001s"), 0, 0).await.unwrap();
+        instance.wait_event(held, "priority").await;
+        let after = json!({ "scheme": "afterany", "value": held.f58() });
+        let mut spec = jobspec_of(&["simulated"], 1, exec);
+        spec["attributes"]["system"]["dependencies"] = json!([after]);
+        let depends = instance.submit(&spec).await.unwrap();
+        instance.wait_event(depends, "validate").await;
+
+        restart(&mut instance).await;
+
+        // What ran ran in a broker that is gone.
+        instance.wait_event(running, "clean").await;
+        let names = instance.event_names(running).await;
+        let tail = ["start", "exception", "release", "free", "clean"];
+        assert_eq!(names[names.len() - 5..], tail, "{names:?}");
+        instance.wait_event(waiting, "clean").await;
+        let names = instance.event_names(waiting).await;
+        let sub = ["priority", "flux-restart", "priority", "alloc", "start", "finish"];
+        assert_eq!(names[3..9], sub, "{names:?}");
+        let release = rpc::UrgencyRequest { id: held, urgency: 16 };
+        instance.handle.rpc::<rpc::Urgency>(&release).await.unwrap();
+        instance.wait_event(held, "clean").await;
+        instance.wait_event(depends, "clean").await;
+        let names = instance.event_names(depends).await;
+        assert_eq!(names.iter().filter(|name| *name == "dependency-add").count(), 1, "{names:?}");
+        assert_eq!(instance.event_names(ended).await.last().unwrap(), "clean");
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn queues_are_after_a_restart_what_an_administrator_made_of_them() {
+    run(async {
+        let mut instance = Instance::start().await;
+        let stop = |nocheckpoint, reason: &str| rpc::QueueStartRequest {
+            start: false,
+            all: false,
+            nocheckpoint,
+            name: None,
+            reason: Some(reason.to_owned()),
+        };
+        let handle = instance.handle.clone();
+        let status = async || {
+            let request = rpc::QueueStatusRequest::default();
+            handle.rpc::<rpc::QueueStatus>(&request).await.unwrap()
+        };
+        // As a shutdown does it.
+        handle.rpc::<rpc::QueueStart>(&stop(true, "shutdown")).await.unwrap();
+        assert!(!status().await.start);
+        restart(&mut instance).await;
+        assert!(status().await.start);
+        handle.rpc::<rpc::QueueStart>(&stop(false, "maintenance")).await.unwrap();
+        let disable = rpc::QueueEnableRequest {
+            enable: false,
+            all: false,
+            name: None,
+            reason: Some("closed".to_owned()),
+        };
+        handle.rpc::<rpc::QueueEnable>(&disable).await.unwrap();
+        restart(&mut instance).await;
+        let now = status().await;
+        assert_eq!((now.start, now.stop_reason.as_deref()), (false, Some("maintenance")));
+        assert_eq!((now.enable, now.disable_reason.as_deref()), (false, Some("closed")));
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn inactive_jobs_are_purged_by_number_and_forgotten_everywhere() {
+    run(async {
+        let instance = Instance::start().await;
+        let mut ids: Vec<JobId> = Vec::new();
+        for _ in 0..4 {
+            let id = instance.submit(&simulated("0.001s")).await.unwrap();
+            instance.wait_event(id, "clean").await;
+            ids.push(id);
+        }
+        let purge = |force| rpc::PurgeRequest { age_limit: -1.0, num_limit: 1, batch: 50, force };
+        let handle = &instance.handle;
+        assert_eq!(handle.rpc::<rpc::Purge>(&purge(false)).await.unwrap().count, 3);
+        assert_eq!(handle.rpc::<rpc::Purge>(&purge(true)).await.unwrap().count, 3);
+        assert_eq!(handle.rpc::<rpc::Purge>(&purge(false)).await.unwrap().count, 0);
+        for (id, kept) in ids.iter().zip([false, false, false, true]) {
+            let keys = vec!["eventlog".to_owned()];
+            let lookup = flux_protocol::rpc::job_info::LookupRequest { id: *id, keys, flags: 0 };
+            let found = handle.rpc::<flux_protocol::rpc::job_info::Lookup>(&lookup).await;
+            assert_eq!(found.is_ok(), kept);
+        }
+        instance.stop().await;
+    });
+}
