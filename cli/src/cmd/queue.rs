@@ -1,7 +1,9 @@
 //! `flux queue`: whether jobs may be submitted, and whether they are scheduled.
 //!
 //! State goes to standard error behind `flux-queue: `, as the administrator's guide shows it;
-//! scripts ask `flux queue list -n -o ...`.
+//! scripts ask `flux queue list -n -o '{queue} {submission}'`.
+
+mod list;
 
 use std::time::Duration;
 
@@ -59,6 +61,9 @@ enum Command {
         #[arg(long)]
         quiet: bool,
     },
+    /// List queues with their defaults and limits
+    #[command(override_usage = "flux-queue list [OPTIONS]")]
+    List(list::List),
 }
 
 /// What is the same for enable, disable, start and stop.
@@ -117,6 +122,7 @@ impl Queue {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let flux = context.connect().await?;
         match self.command {
+            Command::List(list) => list.run(&context).await,
             Command::Enable(change) => change.run(&flux, Verb::Enable).await,
             Command::Disable(change) => change.run(&flux, Verb::Disable).await,
             Command::Start(change) => change.run(&flux, Verb::Start).await,
@@ -134,7 +140,7 @@ impl Change {
     async fn run(self, flux: &Client, verb: Verb) -> Outcome {
         let mut target = self.target(verb)?;
         if verb.is_about_scheduling() && target.name.is_none() && !self.all {
-            let queues = list(flux).await?;
+            let queues = names(flux).await?;
             if !queues.is_empty() {
                 let text = "Named queues are defined. Specify queues or use --all.";
                 return Err(error(text));
@@ -144,7 +150,7 @@ impl Change {
             // `flux queue disable maintenance`: where queues have no names, it is no name.
             let word = target.name.take().filter(|_| self.queue.is_none() && verb.takes_reason());
             match word {
-                Some(word) if refused.errno() == Errno::EINVAL && list(flux).await?.is_empty() => {
+                Some(word) if refused.errno() == Errno::EINVAL && names(flux).await?.is_empty() => {
                     target.reason = Some(word);
                     self.send(flux, verb, &target).await.map_err(|e| verb.failure(&e))?;
                 }
@@ -265,7 +271,7 @@ async fn statuses(
     name: Option<String>,
     verbose: bool,
 ) -> Result<Vec<(Option<String>, rpc::QueueStatusResponse)>, Failure> {
-    let queues = list(flux).await?;
+    let queues = names(flux).await?;
     let names = match name {
         _ if queues.is_empty() => vec![name],
         Some(name) if !verbose => vec![Some(name)],
@@ -283,7 +289,7 @@ async fn statuses(
     Ok(statuses)
 }
 
-async fn list(flux: &Client) -> Result<Vec<String>, Failure> {
+async fn names(flux: &Client) -> Result<Vec<String>, Failure> {
     let response = flux.rpc::<rpc::QueueList>(Nodeid::ANY, &Empty).await;
     Ok(response.map_err(|e| error(format_args!("list: {e}")))?.queues)
 }

@@ -187,13 +187,14 @@ fn queue_commands_talk_as_the_real_ones() {
         ("flux submit", "a command of its own"),
         ("flux jobs", "a command of its own"),
         ("flux resource", "goes with those of resources"),
-        ("flux queue list", "colours what is not a terminal"),
         ("'tests'", "a reason may be given without an option"),
         ("'closed'", "a reason may be given without an option"),
         ("nosuch -q nosuch", "a reason may be given without an option"),
     ];
     for name in ["queue", "queue-named"] {
-        converse_in_guise(name, &skip, str::to_owned, untranslate_queue);
+        let rewrite =
+            |command: &str| command.replace("flux queue list", "flux queue list --color=always");
+        converse_in_guise(name, &skip, rewrite, untranslate_queue);
     }
 }
 
@@ -217,6 +218,7 @@ fn resource_commands_talk_as_the_real_ones() {
     let skip = [
         ("--json", "usage texts are ours"),
         ("timeout -s INT", "ends of interrupted commands are not captured"),
+        ("eventlog", "shows the order of keys, which captured messages have lost"),
     ];
     let rewrite = |command: &str| {
         let command = match command {

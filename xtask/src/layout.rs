@@ -1,0 +1,313 @@
+//! Which files of a build and of the source tree go where, package by package.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+
+/// A part of an installation that can be left out, but for the first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Package {
+    pub(crate) name: &'static str,
+    pub(crate) summary: &'static str,
+    /// Packages that it is nothing without.
+    pub(crate) needs: &'static [&'static str],
+    files: &'static [File],
+}
+
+/// A file, or all files of a folder.
+#[derive(Debug, Clone, Copy)]
+struct File {
+    from: From,
+    to: &'static str,
+    mode: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum From {
+    /// A built program. Those that a build need not have are left out with a notice.
+    Program(&'static str),
+    /// Of the source tree.
+    Source(&'static str),
+    /// Files below a folder of the source tree.
+    Folder(&'static str),
+    /// Bundled plugins, by name; nothing is all that no other package has.
+    Plugins(&'static [&'static str]),
+    /// What `flux completion SHELL` prints.
+    Completion(&'static str),
+    /// An empty folder.
+    Empty,
+}
+
+const SCHED_PLUGINS: &[&str] = &["sched-graph", "sched-backfill", "sched-pool"];
+const ACCOUNTING_PLUGINS: &[&str] = &["mf_priority"];
+
+pub(crate) const PACKAGES: &[Package] = &[
+    Package {
+        name: "flux-core",
+        summary: "Flux resource manager: broker, job shell, commands and a FIFO scheduler",
+        needs: &[],
+        files: &[
+            File { from: From::Program("flux"), to: "usr/bin/flux", mode: 0o755 },
+            program("flux-broker", "usr/libexec/flux/flux-broker"),
+            program("flux-shell", "usr/libexec/flux/flux-shell"),
+            File { from: From::Plugins(&[]), to: "usr/lib/flux/plugins", mode: 0o644 },
+            source("etc/flux.service", "usr/lib/systemd/system/flux.service"),
+            source("etc/sysusers.d/flux.conf", "usr/lib/sysusers.d/flux.conf"),
+            source("etc/tmpfiles.d/flux.conf", "usr/lib/tmpfiles.d/flux.conf"),
+            completion("bash", "usr/share/bash-completion/completions/flux"),
+            completion("zsh", "usr/share/zsh/site-functions/_flux"),
+            completion("fish", "usr/share/fish/vendor_completions.d/flux.fish"),
+            folder("docs", "usr/share/doc/flux-core"),
+            folder("docs/man", "usr/share/man"),
+            folder("etc/examples/system", "usr/share/doc/flux-core/examples/system"),
+            folder("etc/examples/rc1.d", "usr/share/doc/flux-core/examples/rc1.d"),
+            folder("etc/examples/rc3.d", "usr/share/doc/flux-core/examples/rc3.d"),
+            File { from: From::Empty, to: "etc/flux/system/conf.d", mode: 0o755 },
+            File { from: From::Empty, to: "etc/flux/system/cron.d", mode: 0o755 },
+            File { from: From::Empty, to: "etc/flux/rc1.d", mode: 0o755 },
+            File { from: From::Empty, to: "etc/flux/rc3.d", mode: 0o755 },
+        ],
+    },
+    Package {
+        name: "flux-security",
+        summary: "Flux resource manager: the program that starts processes as other users",
+        needs: &[],
+        files: &[
+            File { from: From::Program("flux-imp"), to: "usr/libexec/flux/flux-imp", mode: 0o4755 },
+            folder("etc/examples/security", "usr/share/doc/flux-security/examples/security"),
+            folder("etc/examples/imp", "usr/share/doc/flux-security/examples/imp"),
+            File { from: From::Empty, to: "etc/flux/security/conf.d", mode: 0o755 },
+            File { from: From::Empty, to: "etc/flux/imp/conf.d", mode: 0o755 },
+        ],
+    },
+    Package {
+        name: "flux-sched",
+        summary: "Flux resource manager: schedulers beyond the FIFO one",
+        needs: &["flux-core"],
+        files: &[
+            File { from: From::Plugins(SCHED_PLUGINS), to: "usr/lib/flux/plugins", mode: 0o644 },
+            source("README.md", "usr/share/doc/flux-sched/README.md"),
+        ],
+    },
+    Package {
+        name: "flux-accounting",
+        summary: "Flux resource manager: accounting of users and banks, multi-factor priority",
+        needs: &["flux-core"],
+        files: &[
+            File {
+                from: From::Plugins(ACCOUNTING_PLUGINS),
+                to: "usr/lib/flux/plugins",
+                mode: 0o644,
+            },
+            program("flux-account", "usr/libexec/flux/cmd/flux-account"),
+            source(
+                "etc/examples/system/cron.d/accounting",
+                "usr/share/doc/flux-accounting/examples/cron.d/accounting",
+            ),
+        ],
+    },
+];
+
+const fn program(name: &'static str, to: &'static str) -> File {
+    File { from: From::Program(name), to, mode: 0o755 }
+}
+
+const fn source(from: &'static str, to: &'static str) -> File {
+    File { from: From::Source(from), to, mode: 0o644 }
+}
+
+const fn folder(from: &'static str, to: &'static str) -> File {
+    File { from: From::Folder(from), to, mode: 0o644 }
+}
+
+const fn completion(shell: &'static str, to: &'static str) -> File {
+    File { from: From::Completion(shell), to, mode: 0o644 }
+}
+
+/// Put a package's files below `dest`.
+pub(crate) fn install(
+    package: &Package,
+    tree: &Path,
+    programs: &Path,
+    dest: &Path,
+) -> Result<(), Error> {
+    for file in package.files {
+        let to = dest.join(file.to);
+        match file.from {
+            From::Program(name) => {
+                let from = programs.join(name);
+                if from.is_file() {
+                    copy(&from, &to, file.mode)?;
+                } else if REQUIRED.contains(&name) {
+                    return Err(Error(format!("{} is missing: build it first", from.display())));
+                } else {
+                    eprintln!("xtask: {} has no {name}, as it was not built", package.name);
+                }
+            }
+            From::Source(from) => copy(&tree.join(from), &to, file.mode)?,
+            From::Folder(from) => copy_folder(&tree.join(from), &to)?,
+            From::Plugins(names) => copy_plugins(tree, names, &to)?,
+            From::Completion(shell) => {
+                let script = std::process::Command::new(programs.join("flux"))
+                    .args(["completion", shell])
+                    .output()
+                    .map_err(|e| Error(format!("flux completion: {e}")))?;
+                write(&to, &script.stdout, file.mode)?;
+            }
+            From::Empty => std::fs::create_dir_all(&to).map_err(|e| failed(&to, &e))?,
+        }
+    }
+    Ok(())
+}
+
+/// Programs without which there is nothing to install.
+const REQUIRED: [&str; 3] = ["flux", "flux-broker", "flux-shell"];
+
+/// The bundled plugins with these names, or those that no other package has.
+fn copy_plugins(tree: &Path, names: &[&str], to: &Path) -> Result<(), Error> {
+    let dist = tree.join("plugins-wasm/dist");
+    std::fs::create_dir_all(to).map_err(|e| failed(to, &e))?;
+    for path in files(&dist)? {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let Some(stem) = name.strip_suffix(".wasm") else { continue };
+        let elsewhere = SCHED_PLUGINS.contains(&stem) || ACCOUNTING_PLUGINS.contains(&stem);
+        let wanted = if names.is_empty() { !elsewhere } else { names.contains(&stem) };
+        if wanted {
+            copy(&path, &to.join(name), 0o644)?;
+        }
+    }
+    Ok(())
+}
+
+/// All files below a folder; what may be executed there may be executed here.
+fn copy_folder(from: &Path, to: &Path) -> Result<(), Error> {
+    if !from.is_dir() {
+        return Ok(());
+    }
+    for path in files(from)? {
+        let Some(name) = path.file_name() else { continue };
+        if path.is_dir() {
+            copy_folder(&path, &to.join(name))?;
+        } else {
+            let executable = path.metadata().is_ok_and(|m| m.permissions().mode() & 0o100 != 0);
+            copy(&path, &to.join(name), if executable { 0o755 } else { 0o644 })?;
+        }
+    }
+    Ok(())
+}
+
+fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = std::fs::read_dir(dir).map_err(|e| failed(dir, &e))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn copy(from: &Path, to: &Path, mode: u32) -> Result<(), Error> {
+    let bytes = std::fs::read(from).map_err(|e| failed(from, &e))?;
+    write(to, &bytes, mode)
+}
+
+pub(crate) fn write(to: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+    if let Some(dir) = to.parent() {
+        std::fs::create_dir_all(dir).map_err(|e| failed(dir, &e))?;
+    }
+    std::fs::write(to, bytes).map_err(|e| failed(to, &e))?;
+    let mode = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(to, mode).map_err(|e| failed(to, &e))
+}
+
+pub(crate) fn failed(path: &Path, error: &std::io::Error) -> Error {
+    Error(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn built(programs: &Path) {
+        for name in ["flux", "flux-broker", "flux-shell", "flux-imp"] {
+            write(&programs.join(name), b"#!/bin/sh\necho script\n", 0o755).unwrap();
+        }
+    }
+
+    fn installed(only: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let (programs, dest) = (dir.path().join("bin"), dir.path().join("dest"));
+        built(&programs);
+        for package in PACKAGES.iter().filter(|package| only.contains(&package.name)) {
+            install(package, &crate::source(), &programs, &dest).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn core_is_an_installation_by_itself() {
+        let dir = installed(&["flux-core"]);
+        let dest = dir.path().join("dest");
+        for file in [
+            "usr/bin/flux",
+            "usr/libexec/flux/flux-broker",
+            "usr/libexec/flux/flux-shell",
+            "usr/lib/flux/plugins/sched-fifo.wasm",
+            "usr/lib/systemd/system/flux.service",
+            "usr/share/bash-completion/completions/flux",
+            "usr/share/doc/flux-core/examples/system/conf.d/system.toml",
+        ] {
+            assert!(dest.join(file).is_file(), "{file}");
+        }
+        assert!(dest.join("etc/flux/system/conf.d").is_dir());
+        assert!(!dest.join("usr/libexec/flux/flux-imp").exists());
+    }
+
+    #[test]
+    fn the_imp_gets_roots_rights() {
+        let dir = installed(&["flux-security"]);
+        let imp = dir.path().join("dest/usr/libexec/flux/flux-imp");
+        assert_eq!(imp.metadata().unwrap().permissions().mode() & 0o7777, 0o4755);
+    }
+
+    #[test]
+    fn no_two_packages_have_the_same_file() {
+        let mut seen = std::collections::BTreeSet::new();
+        for package in PACKAGES {
+            for file in package.files {
+                let several = matches!(file.from, From::Plugins(_));
+                assert!(several || seen.insert(file.to), "{} of {}", file.to, package.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_build_without_a_broker_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let core = PACKAGES.first().unwrap();
+        let error = install(core, &crate::source(), dir.path(), dir.path()).unwrap_err();
+        assert!(error.to_string().ends_with("is missing: build it first"), "{error}");
+    }
+
+    #[test]
+    fn the_unit_is_one_that_systemd_takes() {
+        let unit = crate::source().join("etc/flux.service");
+        let text = std::fs::read_to_string(&unit).unwrap();
+        for line in [
+            "--config-path=/etc/flux/system/conf.d",
+            "flux config reload",
+            "RestartPreventExitStatus=42",
+            "SyslogIdentifier=flux",
+            "WantedBy=multi-user.target",
+        ] {
+            assert!(text.contains(line), "{line}");
+        }
+        let verify =
+            std::process::Command::new("systemd-analyze").arg("verify").arg(&unit).output();
+        let Ok(verify) = verify else {
+            eprintln!("systemd-analyze is not installed: skipped");
+            return;
+        };
+        let said = String::from_utf8_lossy(&verify.stderr);
+        // Without a running systemd it can complain of others' units, but not of ours.
+        assert!(!said.contains("flux.service:"), "{said}");
+    }
+}
