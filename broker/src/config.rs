@@ -66,6 +66,19 @@ impl Config {
         })
     }
 
+    /// All that is wrong or likely to be a mistake, for a check without a broker: a line each, with
+    /// file and line.
+    pub fn findings(&self) -> Vec<String> {
+        let located = |error: TableError| {
+            let place = self.places.find(&error.path());
+            ConfigError::Table { place, error }.to_string()
+        };
+        let mut findings: Vec<String> = tables::check_all(self).into_iter().map(located).collect();
+        findings.extend(self.warnings());
+        findings.dedup();
+        findings
+    }
+
     pub(crate) fn warn(&self, error: TableError) {
         let mut warnings = self.warnings.borrow_mut();
         if !warnings.contains(&error) {

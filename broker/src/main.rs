@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use flux_broker::config::Config;
 use flux_broker::instance::{self, Options};
 
 /// Run a Flux message broker.
@@ -19,6 +20,9 @@ struct Args {
     /// Read broker configuration from PATH, a directory with TOML files or a file
     #[arg(short = 'c', long, value_name = "PATH")]
     config_path: Option<PathBuf>,
+    /// Read the configuration, print what is wrong with it, and exit
+    #[arg(long, hide = true)]
+    check_config: bool,
     /// Update the configuration with a file, KEY=VAL, inline JSON or TOML
     #[arg(long, value_name = "VALUE")]
     conf: Vec<String>,
@@ -34,6 +38,9 @@ fn main() -> ExitCode {
     }
     let args = Args::parse();
     flux_broker::subprocess::keep_descriptors_private();
+    if let (true, Some(path)) = (args.check_config, &args.config_path) {
+        return check_config(path);
+    }
     let attrs = args
         .setattr
         .iter()
@@ -57,6 +64,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// For `flux config check`: findings on standard output, a line each.
+fn check_config(path: &std::path::Path) -> ExitCode {
+    let findings = match Config::load(path) {
+        Ok(config) => config.findings(),
+        Err(error) => vec![error.to_string()],
+    };
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run(options: Options) -> Result<u8, instance::StartError> {

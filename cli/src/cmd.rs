@@ -12,6 +12,7 @@ pub(crate) mod config;
 pub(crate) mod content;
 pub(crate) mod cron;
 pub(crate) mod dmesg;
+pub(crate) mod doctor;
 pub(crate) mod env;
 pub(crate) mod event;
 pub(crate) mod exec;

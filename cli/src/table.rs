@@ -65,6 +65,7 @@ commands! {
     "content" Builtin cmd::content::Content: "Access content store";
     "cron" Optparse cmd::cron::Cron: "Schedule and manage cron-like jobs in a flux session";
     "dmesg" Builtin cmd::dmesg::Dmesg: "Print or control log ring buffer";
+    "doctor" Builtin cmd::doctor::Doctor: "Look for what would keep this node from running a broker";
     "env" Builtin cmd::env::Env: "Print the flux environment or execute COMMAND inside it";
     "event" Optparse cmd::event::Event: "Send and receive Flux events";
     "exec" Optparse cmd::exec::Exec: "Execute processes across flux ranks";

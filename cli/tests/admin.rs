@@ -337,3 +337,58 @@ fn shutdown(system: &mut System) {
     system.signal(0, Signal::SIGTERM);
     assert_eq!(system.exit_code(0), Some(0), "{}", system.log(0));
 }
+
+fn config_check(dir: &Path) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_flux"))
+        .args(["config", "check"])
+        .arg(dir)
+        .env_remove("FLUX_URI")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn mistakes_in_configuration_files_are_found_without_a_broker() {
+    let system = System::configure();
+    let dir = system.dir.path();
+    let (good, said) = config_check(dir);
+    assert!(good && said == "ok\n", "{said}");
+
+    let conf = dir.join("system/conf.d");
+    let text = std::fs::read_to_string(system.config_file()).unwrap();
+    let text = text.replace("\"2m\"", "\"xx\"").replace("fluke[25-40]", "fluke[25-39]");
+    std::fs::write(system.config_file(), text.replace("guest-user = true", "guest-user = 1"))
+        .unwrap();
+    std::fs::write(conf.join("b.toml"), "\n[archive]\nperiod = 1\n[ingest]\ntypo = 1\n").unwrap();
+    std::fs::write(conf.join("c.toml"), "[job-manager]\nplugins = [\n {load = \"no.so\"}\n]\n")
+        .unwrap();
+    // A table in two files is joined; the same key in both would be refused.
+    let cert = dir.join("system/curve.cert");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&cert, mode).unwrap();
+    for (space, text) in [
+        ("security", "[sign]\nmax-ttl = 1209600\ntypo = 1\n"),
+        ("imp", "[exec]\nallowed-users = \"flux\"\n"),
+    ] {
+        let conf = dir.join(space).join("conf.d");
+        std::fs::create_dir_all(&conf).unwrap();
+        std::fs::write(conf.join(format!("{space}.toml")), text).unwrap();
+    }
+    let (good, said) = config_check(dir);
+    assert!(!good, "{said}");
+    for finding in [
+        "system.toml:2: error parsing [access] config table: allow-guest-user: expected boolean",
+        "tcp_user_timeout",
+        "b.toml:3: error parsing [archive] config table",
+        "b.toml:5: error parsing [ingest] config table",
+        "c.toml:3: no.so: No such plugin found",
+        "curve.cert: readable by group/other",
+        "fluke40: in R, but not in bootstrap.hosts",
+        "security.toml:3: unknown key 'typo' in [sign]",
+        "imp.toml:2: bad or unknown key 'allowed-users' in [exec]",
+    ] {
+        assert!(said.contains(finding), "{finding} is not in:\n{said}");
+    }
+}

@@ -41,6 +41,11 @@ const CHECKS: [Check; 15] = [
     ("cron", |config| Cron::parse(config).map(drop)),
 ];
 
+/// Read all tables; what is wrong with each.
+pub fn check_all(config: &Config) -> Vec<TableError> {
+    CHECKS.iter().filter_map(|(_, check)| check(config).err()).collect()
+}
+
 /// Read all tables, and refuse the first that is wrong.
 pub fn check(config: &Config) -> Result<(), Refusal> {
     CHECKS

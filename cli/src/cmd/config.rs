@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
 use crate::{json_text, outln, toml_files};
 
+pub(crate) mod check;
 mod value;
 
 #[derive(Debug, Args)]
@@ -49,6 +50,13 @@ enum Command {
     /// Unset broker configuration value
     #[command(override_usage = "flux config unset NAME")]
     Unset { name: String },
+    /// Look for mistakes in configuration files, without a broker
+    #[command(override_usage = "flux config check [DIR]")]
+    Check {
+        /// Folder with system, security and imp below it (default: /etc/flux)
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Print compiled-in Flux configuration values
     #[command(override_usage = "flux config builtin NAME")]
     Builtin {
@@ -91,6 +99,7 @@ impl Config {
                 set(&context, &name, &value, kind.as_deref()).await
             }
             Command::Unset { name } => unset(&context, &name).await,
+            Command::Check { dir } => check::run(&context, dir),
             Command::Builtin { name, .. } => {
                 let value = context.layout.builtin(&name);
                 outln!("{}", value.ok_or_else(|| Failure::new(format_args!("{name} is invalid")))?);

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
 use crate::{json_text, outln};
 
-mod local;
+pub(crate) mod local;
 mod verify;
 
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 const COPROCESSOR: &str = "5";
 
 /// Cores that this process may use, numbered from 0, without GPUs.
-pub(super) fn from_system() -> Result<Resources, Failure> {
+pub(crate) fn from_system() -> Result<Resources, Failure> {
     let allowed = sched_getaffinity(Pid::from_raw(0))
         .map_err(|e| Failure::of("failed to gather local topology", e.desc()))?;
     let mut cores = BTreeSet::new();
