@@ -41,6 +41,7 @@ pub mod submit;
 pub mod update;
 pub mod urgency;
 pub mod wait;
+mod waiting;
 
 use std::collections::HashMap;
 use std::time::SystemTime;

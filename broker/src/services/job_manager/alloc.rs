@@ -4,8 +4,7 @@
 //! takes at a time (`ready`), and is sent the jobs with the highest priority. Requests carry no
 //! matchtag: responses are told apart by the job id.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use flux_protocol::errno::Errno;
@@ -21,6 +20,8 @@ use tokio::sync::Notify;
 
 use super::admission::Match;
 use super::job::{Job, State};
+use super::queues::queue_of;
+use super::waiting::Waiting;
 use super::{Context, JobManager};
 use crate::call::{Call, Sender};
 use crate::log::Severity;
@@ -29,7 +30,7 @@ use crate::log::Severity;
 #[derive(Debug, Default)]
 pub struct Alloc {
     /// Waiting here, first come first; held jobs are not in it.
-    queue: BTreeSet<(Reverse<u32>, JobId)>,
+    queue: Waiting,
     sent: HashSet<JobId>,
     scheduler: Option<Scheduler>,
     running: u64,
@@ -64,7 +65,7 @@ impl JobManager {
             return;
         }
         job.pending.alloc_queued = true;
-        self.alloc.queue.insert((Reverse(job.queue_priority()), id));
+        self.alloc.queue.insert(id, queue_of(job), job.queue_priority());
         self.alloc_all(context);
     }
 
@@ -72,7 +73,7 @@ impl JobManager {
     pub(super) fn alloc_dequeue(&mut self, context: &Context, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if std::mem::take(&mut job.pending.alloc_queued) {
-            self.alloc.queue.retain(|(_, queued)| *queued != id);
+            self.alloc.queue.remove(id);
         }
         if self.alloc.sent.contains(&id) && !job.pending.alloc_cancel_sent {
             job.pending.alloc_cancel_sent = true;
@@ -113,9 +114,8 @@ impl JobManager {
         if self.alloc.sent.contains(&id) {
             let jobs = vec![(id, i64::from(priority))];
             notify::<sched::Prioritize>(context, &sched::PrioritizeRequest { jobs });
-        } else if self.jobs.get(&id).is_some_and(|job| job.pending.alloc_queued) {
-            self.alloc.queue.retain(|(_, queued)| *queued != id);
-            self.alloc.queue.insert((Reverse(priority), id));
+        } else {
+            self.alloc.queue.reorder(id, priority);
         }
     }
 
@@ -126,17 +126,11 @@ impl JobManager {
         let Some(scheduler) = &self.alloc.scheduler else { return };
         let limit = scheduler.limit.map_or(usize::MAX, |limit| limit as usize);
         while self.alloc.sent.len() < limit {
-            let next = self
-                .alloc
-                .queue
-                .iter()
-                .find(|(_, id)| {
-                    self.jobs.get(id).is_some_and(|job| self.queues.is_started_for(job))
-                })
-                .copied();
-            let Some(entry) = next else { return };
-            self.alloc.queue.remove(&entry);
-            self.send_alloc(context, entry.1);
+            let queues = &self.queues;
+            let Some(id) = self.alloc.queue.take_next(|name| queues.is_started(name)) else {
+                return;
+            };
+            self.send_alloc(context, id);
         }
     }
 
@@ -354,12 +348,9 @@ impl JobManager {
         _: Empty,
         _: &Sender,
     ) -> Result<rpc::AllocQueryResponse, Failure> {
-        let queued =
-            self.alloc.queue.iter().filter(|(_, id)| {
-                self.jobs.get(id).is_some_and(|job| self.queues.is_started_for(job))
-            });
+        let queued = self.alloc.queue.count(|name| self.queues.is_started(name));
         Ok(rpc::AllocQueryResponse {
-            queue_length: queued.count() as u64,
+            queue_length: queued as u64,
             alloc_pending: self.alloc.sent.len() as u64,
             running: self.alloc.running,
         })

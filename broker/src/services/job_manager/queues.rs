@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::job::Job;
+use super::waiting::QueueName;
 use super::{Context, JobManager};
 use crate::call::{Call, Sender};
 use crate::config::Config;
@@ -116,8 +117,12 @@ impl Queues {
             .collect()
     }
 
+    pub(super) fn is_started(&self, name: &QueueName) -> bool {
+        self.queues.get(name).is_none_or(|queue| queue.start)
+    }
+
     pub(super) fn is_started_for(&self, job: &Job) -> bool {
-        self.queues.get(&queue_of(job)).is_none_or(|queue| queue.start)
+        self.is_started(&queue_of(job))
     }
 
     /// May a job be submitted to this queue? The text says why not.
@@ -181,7 +186,7 @@ impl Queues {
 }
 
 /// The queue that the jobspec names.
-pub(super) fn queue_of(job: &Job) -> Option<String> {
+pub(super) fn queue_of(job: &Job) -> QueueName {
     #[derive(Deserialize, Default)]
     struct Spec {
         #[serde(default)]
