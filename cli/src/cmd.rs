@@ -40,6 +40,7 @@ pub(crate) mod shutdown;
 pub(crate) mod start;
 pub(crate) mod startlog;
 pub(crate) mod submit;
+pub(crate) mod top;
 pub(crate) mod update;
 pub(crate) mod uptime;
 pub(crate) mod uri;

@@ -96,6 +96,7 @@ commands! {
     "submit" Argparse cmd::submit::Submit: "Enqueue a job";
     "start" Optparse cmd::start::Start: "Bootstrap a local Flux instance";
     "startlog" Builtin cmd::startlog::Startlog: "List Flux instance startlog";
+    "top" Optparse cmd::top::Top: "Display running Flux jobs";
     "update" Argparse cmd::update::Update: "Update active Flux jobs";
     "uptime" Builtin cmd::uptime::Uptime: "Tell how long Flux has been up and running";
     "uri" Argparse cmd::uri::Uri: "Resolve TARGET to a Flux URI";

@@ -1,0 +1,234 @@
+//! `flux top`: resources and running jobs of an instance on the whole screen, kept up to date.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use clap::Args;
+use flux_client::Client;
+use flux_protocol::message::Nodeid;
+use flux_protocol::payload::Empty;
+use flux_protocol::r::ResourceSet;
+use flux_protocol::rpc::resource;
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use serde::Deserialize as _;
+use tokio::io::AsyncReadExt;
+
+use super::uri::resolve;
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::joblist::{Filter, JobInfo, JobStats, Query};
+use crate::term::When;
+
+mod screen;
+
+use self::screen::{Amount, Screen};
+
+/// Between two looks at the instance.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Args)]
+#[command(override_usage = "flux-top [OPTIONS] [TARGET]")]
+pub(crate) struct Top {
+    /// Colorize output when supported; WHEN can be 'always' (default if omitted), 'never', or
+    /// 'auto' (default).
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true,
+          default_value = "auto", default_missing_value = "always")]
+    color: When,
+    /// Limit to jobs belonging to a specific queue
+    #[arg(short, long, value_name = "NAME")]
+    queue: Option<String>,
+    /// A job id or URI of an instance
+    #[arg(value_name = "TARGET")]
+    target: Option<String>,
+    /// Exit after screen initialization, for testing
+    #[arg(long, hide = true)]
+    test_exit: bool,
+}
+
+/// The terminal as it was; it becomes so again.
+struct RawTerminal(Termios);
+
+/// What a key asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Quit,
+    Up,
+    Down,
+    Enter,
+    Back,
+    Other,
+}
+
+impl Top {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
+        if !std::io::stdin().is_terminal() {
+            return Err(Failure::new("stdin is not a terminal"));
+        }
+        let flux = match &self.target {
+            None => context.connect().await?,
+            Some(target) => {
+                let uri = resolve(&context, target, false).await.map_err(|e| {
+                    Failure::new(format_args!("failed to resolve target to a Flux URI\n{e}"))
+                })?;
+                context.connect_to(&uri).await?
+            }
+        };
+        let mut levels = vec![flux];
+        let mut screen = self.look(&levels).await?;
+        let terminal = RawTerminal::enter()?;
+        let outcome = self.follow(&context, &mut levels, &mut screen).await;
+        drop(terminal);
+        outcome
+    }
+
+    async fn follow(
+        &self,
+        context: &Context,
+        levels: &mut Vec<Client>,
+        screen: &mut Screen,
+    ) -> Outcome {
+        let mut stdin = tokio::io::stdin();
+        let mut keys = [0; 32];
+        let mut ticks = tokio::time::interval(INTERVAL);
+        loop {
+            self.draw(screen);
+            if self.test_exit {
+                return Ok(0);
+            }
+            let count = tokio::select! {
+                count = stdin.read(&mut keys) => count.unwrap_or_default(),
+                _ = ticks.tick() => {
+                    let selected = screen.selected;
+                    *screen = self.look(levels).await?;
+                    screen.select(selected);
+                    continue;
+                }
+            };
+            match Key::of(keys.get(..count).unwrap_or_default()) {
+                Key::Quit => return Ok(0),
+                Key::Up => screen.select(screen.selected.saturating_sub(1)),
+                Key::Down => screen.select(screen.selected + 1),
+                Key::Back => {
+                    if levels.len() > 1 {
+                        levels.pop();
+                        *screen = self.look(levels).await?;
+                    }
+                }
+                Key::Enter => {
+                    // An instance that is just ending can't be looked at any more.
+                    if let Some(uri) = screen.selected_job().and_then(JobInfo::uri)
+                        && let Ok(flux) = context.connect_to(uri).await
+                    {
+                        levels.push(flux);
+                        *screen = self.look(levels).await?;
+                    }
+                }
+                Key::Other => {}
+            }
+        }
+    }
+
+    /// Ask the innermost instance.
+    async fn look(&self, levels: &[Client]) -> Result<Screen, Failure> {
+        let Some(flux) = levels.last() else { return Ok(Screen::default()) };
+        let queues: Vec<String> = self.queue.iter().cloned().collect();
+        let query = Query {
+            filter: Filter::parse("running")?,
+            userid: u32::MAX,
+            queues: queues.clone(),
+            ..Query::default()
+        };
+        let resources = flux.rpc::<resource::SchedStatus>(Nodeid::ANY, &Empty).await.ok();
+        let amount = |pick: fn(&resource::SchedStatusResponse) -> &serde_json::Value| {
+            let r = resources.as_ref().map(pick);
+            r.and_then(|r| ResourceSet::deserialize(r).ok()).map_or(Amount::default(), |set| {
+                Amount { nodes: set.nnodes() as u64, cores: set.ncores(), gpus: set.ngpus() }
+            })
+        };
+        Ok(Screen {
+            title: title(flux, levels.len() - 1).await,
+            all: amount(|status| &status.all),
+            down: amount(|status| &status.down),
+            used: amount(|status| &status.allocated),
+            stats: JobStats::fetch(flux, &queues).await.unwrap_or_default(),
+            jobs: query.list(flux).await?,
+            selected: 0,
+        })
+    }
+
+    fn draw(&self, screen: &Screen) {
+        let (width, height) = terminal_size::terminal_size()
+            .map_or((80, 24), |(width, height)| (usize::from(width.0), usize::from(height.0)));
+        let mut text = String::from("\x1b[H");
+        for line in screen.lines(width, height, self.color.stdout()) {
+            text.push_str(&line);
+            text.push_str("\x1b[K\r\n");
+        }
+        // No newline behind the last line, which would scroll.
+        text.truncate(text.len().saturating_sub(2));
+        text.push_str("\x1b[J");
+        crate::out!("{text}");
+        crate::output::flush();
+    }
+}
+
+async fn title(flux: &Client, depth: usize) -> String {
+    let text = async |name: &str| flux.attr(name).await.unwrap_or_default();
+    let id = match text("jobid").await {
+        id if id.is_empty() => "flux".to_owned(),
+        id => id,
+    };
+    let (size, version) = (text("size").await, text("version").await);
+    let inside = if depth > 0 { format!("  (inside, {depth} up)") } else { String::new() };
+    format!("{id}  size {size}  flux-{version}{inside}")
+}
+
+impl Key {
+    fn of(bytes: &[u8]) -> Key {
+        match bytes {
+            // No terminal any more.
+            [] | [b'q' | 3 | 4, ..] => Key::Quit,
+            [b'k', ..] | [0x1b, b'[' | b'O', b'A', ..] => Key::Up,
+            [b'j', ..] | [0x1b, b'[' | b'O', b'B', ..] => Key::Down,
+            [b'\r' | b'\n' | b'l', ..] | [0x1b, b'[' | b'O', b'C', ..] => Key::Enter,
+            [b'h' | 0x7f, ..] | [0x1b, b'[' | b'O', b'D', ..] | [0x1b] => Key::Back,
+            _ => Key::Other,
+        }
+    }
+}
+
+impl RawTerminal {
+    /// Keys come one by one, on a screen of their own without a cursor.
+    fn enter() -> Result<RawTerminal, Failure> {
+        let failed = |e: nix::errno::Errno| Failure::of("terminal", e.desc());
+        let saved = tcgetattr(std::io::stdin()).map_err(failed)?;
+        let mut raw = saved.clone();
+        raw.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG);
+        tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw).map_err(failed)?;
+        crate::out!("\x1b[?1049h\x1b[?25l");
+        Ok(RawTerminal(saved))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // Whether or not the terminal is still there.
+        let _ = std::io::stdout().lock().write_all(b"\x1b[?25h\x1b[?1049l");
+        let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_have_several_spellings() {
+        assert_eq!(Key::of(b"\x1b[A"), Key::Up);
+        assert_eq!(Key::of(b"j"), Key::Down);
+        assert_eq!(Key::of(b"\r"), Key::Enter);
+        assert_eq!(Key::of(b"\x1b"), Key::Back);
+        assert_eq!(Key::of(b""), Key::Quit);
+        assert_eq!(Key::of(b"x"), Key::Other);
+    }
+}
