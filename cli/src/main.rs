@@ -30,6 +30,7 @@ mod options;
 mod output;
 mod pattern;
 mod signal;
+mod signing;
 mod stdlog;
 mod submission;
 mod sys;

@@ -14,6 +14,9 @@ use crate::jobspec::Jobspec;
 use crate::layout::Layout;
 use crate::log::Log;
 
+/// Set by the IMP, in an environment that nobody else can set it in.
+const VERIFY: &str = "FLUX_SHELL_VERIFY";
+
 /// A shell that is ready to be set up.
 pub(crate) struct Startup {
     pub(crate) flux: Client,
@@ -98,8 +101,25 @@ fn parse(info: &Object) -> Result<(Jobspec, ResourceSet), String> {
         value.ok_or_else(|| format!("job-info: no {key} in response"))
     };
     let r = ResourceSet::decode(text("R")?).map_err(|e| format!("error decoding R: {e}"))?;
-    let jobspec = Jobspec::unwrap(text("J")?).map_err(|e| e.to_string())?;
+    let j = text("J")?;
+    if std::env::var_os(VERIFY).is_some() {
+        verify(j)?;
+    }
+    let jobspec = Jobspec::unwrap(j).map_err(|e| e.to_string())?;
     Ok((jobspec, r))
+}
+
+/// The IMP has started this shell as the user that signed a job request. That it is this one, as
+/// it comes from an instance of somebody else, is for the shell to find out.
+fn verify(j: &str) -> Result<(), String> {
+    let userid = nix::unistd::getuid().as_raw();
+    let signed = flux_sign::Config::load(0)
+        .and_then(|config| flux_sign::unwrap(&config, j, userid))
+        .map_err(|error| format!("signature validation failed: {error}"))?;
+    match signed.userid == userid {
+        true => Ok(()),
+        false => Err(format!("the job request of user {} is not ours to run", signed.userid)),
+    }
 }
 
 fn assemble(

@@ -54,10 +54,16 @@ impl Drop for JobTmpdir {
     }
 }
 
-/// Make a directory that may be there already.
+/// Make a directory that may be there already, if it is this user's alone: in a directory that
+/// all can write to, others may have been there first.
 pub(crate) fn make(path: &Path) -> Result<(), Errno> {
     match nix::unistd::mkdir(path, Mode::S_IRWXU) {
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(errno) => Err(errno),
+        Err(Errno::EEXIST) => {
+            let stat = nix::sys::stat::lstat(path)?;
+            let own = stat.st_uid == nix::unistd::geteuid().as_raw();
+            let private = stat.st_mode & (libc::S_IFMT | 0o022) == libc::S_IFDIR;
+            if own && private { Ok(()) } else { Err(Errno::EEXIST) }
+        }
+        made => made,
     }
 }

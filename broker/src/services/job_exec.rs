@@ -7,6 +7,7 @@
 
 mod barrier;
 mod guest;
+mod imp;
 mod kill;
 mod run;
 mod shells;

@@ -1,6 +1,6 @@
 //! `job-ingest`: where jobs come in.
 //!
-//! A request is unwrapped, edited by the frobnicators, judged by the validators, and given an id;
+//! A request is verified, edited by the frobnicators, judged by the validators, and given an id;
 //! then the jobspec is stored and the job handed to the job manager. Jobs that are through with
 //! the plugins share one store operation and one hand-over; while those are under way the next
 //! batch forms, so that a lone job waits for nobody.
@@ -8,6 +8,7 @@
 mod batch;
 mod pipeline;
 mod request;
+mod signature;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -35,6 +36,7 @@ pub struct JobIngest {
     generator: Generator,
     pipeline: Pipeline,
     batch: Batch,
+    verifier: signature::Verifier,
     shutdown: bool,
 }
 
@@ -48,6 +50,7 @@ impl Service for JobIngest {
             generator: generator(context).await?,
             pipeline: Pipeline::load(context).await?,
             batch: Batch::default(),
+            verifier: signature::Verifier::default(),
             shutdown: false,
         })
     }
@@ -116,7 +119,35 @@ impl JobIngest {
             let text = "job submission is disabled: instance is shutting down";
             return call.fail(Failure::new(Errno::ENOSYS, text));
         }
-        let request = match request::unwrap(&request, call.cred()) {
+        let checked = match request::check(&request, call.cred()) {
+            Ok(checked) => checked,
+            Err(failure) => return call.fail(failure),
+        };
+        let owner = context.broker().owner().0;
+        match signature::of_owner(&request.j, &checked) {
+            Some(Ok(signed)) => self.signed(context, checked, request.j, signed, call),
+            Some(Err(failure)) => call.fail(failure),
+            None => {
+                let verify = self.verifier.verify(request.j, owner);
+                let after = context.clone();
+                context.spawn(verify, move |ingest: &mut JobIngest, result| match result {
+                    Ok((j, signed)) => ingest.signed(&after, checked, j, signed, call),
+                    Err(failure) => call.fail(failure),
+                });
+            }
+        }
+    }
+
+    /// Who signed is known.
+    fn signed(
+        &mut self,
+        context: &Context,
+        checked: request::Checked,
+        j: String,
+        signed: flux_sign::Request,
+        call: Call<rpc::SubmitResponse>,
+    ) {
+        let request = match checked.admit(j, signed) {
             Ok(request) => request,
             Err(failure) => return call.fail(failure),
         };

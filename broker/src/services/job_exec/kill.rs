@@ -26,6 +26,7 @@ impl Run {
     }
 
     fn signal_shells(&self, context: &Context, signum: i32) {
+        let signum = self.signal_for_shell(context, signum);
         for (rank, pid) in self.shells().running() {
             let request = rexec::KillRequest { pid, label: None, signum };
             let handle = context.handle().clone();

@@ -19,7 +19,7 @@ use crate::call::Call;
 use crate::log::Severity;
 
 /// wait(2) status of a task that exited with 1.
-const EXIT_1: i32 = 0x100;
+pub(super) const EXIT_1: i32 = 0x100;
 
 /// What is known of the job, and what happens to it.
 #[derive(Debug)]

@@ -15,7 +15,8 @@ use serde_json::Value;
 
 use super::Context;
 use super::guest;
-use super::run::Run;
+use super::imp::{self, Launch};
+use super::run::{EXIT_1, Run};
 use crate::log::Severity;
 
 /// Broker ranks by shell rank, and what became of the shells.
@@ -29,6 +30,8 @@ struct Shell {
     rank: u32,
     host: String,
     pid: Option<i64>,
+    /// What the IMP has said why it can't go on.
+    refusal: Option<String>,
     /// wait(2) status, once it has ended.
     status: Option<i32>,
 }
@@ -41,6 +44,7 @@ impl Shells {
                 rank,
                 host: node.host.to_string(),
                 pid: None,
+                refusal: None,
                 status: None,
             })
             .collect();
@@ -93,24 +97,24 @@ impl Shells {
 impl Run {
     /// Start all shells and wait until all have ended; the status of the job.
     pub(super) async fn run_shells(self: &Rc<Self>, context: &Context) -> i32 {
-        let command = self.shell_command(context);
+        let launch = match self.launch(context).await {
+            Ok(launch) => launch,
+            Err(failure) => {
+                self.tell_exception("exec", &failure.to_string());
+                return EXIT_1;
+            }
+        };
         let mut shells = tokio::task::JoinSet::new();
         for (index, rank) in self.shells().ranks().into_iter().enumerate() {
-            let (run, context, command) = (self.clone(), context.clone(), command.clone());
-            shells.spawn_local(async move { run.run_shell(&context, index, rank, command).await });
+            let (run, context, launch) = (self.clone(), context.clone(), launch.clone());
+            shells.spawn_local(async move { run.run_shell(&context, index, rank, launch).await });
         }
         while shells.join_next().await.is_some() {}
         self.shells().status()
     }
 
-    async fn run_shell(
-        self: Rc<Self>,
-        context: &Context,
-        index: usize,
-        rank: u32,
-        command: rexec::Command,
-    ) {
-        let result = self.follow_shell(context, index, rank, command).await;
+    async fn run_shell(self: Rc<Self>, context: &Context, index: usize, rank: u32, launch: Launch) {
+        let result = self.follow_shell(context, index, rank, launch).await;
         if let Err(failure) = result {
             self.shell_failed(context, index, rank, &failure);
         }
@@ -122,14 +126,20 @@ impl Run {
         context: &Context,
         index: usize,
         rank: u32,
-        command: rexec::Command,
+        launch: Launch,
     ) -> Result<(), Failure> {
         let flags = rexec::flags::STDOUT | rexec::flags::STDERR;
-        let request = ExecRequest { cmd: command, flags, local_flags: 0 };
+        let request = ExecRequest { cmd: launch.command, flags, local_flags: 0 };
         let mut responses = context.handle().stream::<rexec::Exec>(Nodeid(rank), &request)?;
+        let tag = responses.matchtag().0;
         loop {
             match responses.next().await {
-                Ok(ExecResponse::Started { pid }) => self.shell_started(context, index, pid),
+                Ok(ExecResponse::Started { pid }) => {
+                    if let Some(input) = &launch.input {
+                        imp::send(context, rank, tag, input)?;
+                    }
+                    self.shell_started(context, index, pid);
+                }
                 Ok(ExecResponse::Output { io, .. }) => self.shell_output(context, index, &io),
                 Ok(ExecResponse::Finished { status }) => self.shell_finished(index, status),
                 Ok(_) => {}
@@ -154,6 +164,9 @@ impl Run {
     fn shell_output(&self, context: &Context, index: usize, io: &Io) {
         let host = self.shells().host(index);
         for line in io.data.as_deref().unwrap_or_default().lines() {
+            if let Some(refusal) = imp::refusal(line).filter(|_| self.is_through_imp(context)) {
+                self.shells().update(index, |shell| shell.refusal = Some(refusal.to_owned()));
+            }
             let severity = if io.stream == "stderr" { Severity::Err } else { Severity::Info };
             let id = self.id().f58();
             context.log(severity, format!("{id}: {host}[{index}]: {}: {line}", io.stream));
@@ -161,10 +174,16 @@ impl Run {
     }
 
     fn shell_finished(self: &Rc<Self>, index: usize, status: i32) {
+        let mut refusal = None;
         self.shells().update(index, |shell| {
             shell.status = Some(status);
             shell.pid = None;
+            refusal = shell.refusal.take();
         });
+        if let Some(refusal) = refusal.filter(|_| status != 0) {
+            let host = self.shells().host(index);
+            self.tell_exception("exec", &format!("IMP on {host}: {refusal}"));
+        }
         self.barrier.shell_exited(status);
     }
 
@@ -197,10 +216,10 @@ impl Run {
     }
 
     /// The shell's command line and environment; the job's own environment is the shell's to set.
-    fn shell_command(&self, context: &Context) -> rexec::Command {
+    async fn launch(&self, context: &Context) -> Result<Launch, Failure> {
         let attrs = context.broker().attrs();
         let shell = self.shell_path();
-        let mut cmdline = vec![shell, self.id().0.to_string()];
+        let cmdline = vec![shell, self.id().0.to_string()];
         let mut env: BTreeMap<String, String> = BTreeMap::new();
         for name in ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"] {
             if let Ok(value) = std::env::var(name) {
@@ -208,14 +227,12 @@ impl Run {
             }
         }
         env.insert("FLUX_KVS_NAMESPACE".to_owned(), guest::namespace(self.id()));
-        if let Some(imp) = &self.settings().imp
-            && self.userid() != context.broker().owner().0
-        {
-            cmdline.insert(0, "exec".to_owned());
-            cmdline.insert(0, imp.clone());
-        }
         let cwd = attrs.get("rundir");
-        rexec::Command { cwd, cmdline, env, ..rexec::Command::default() }
+        let command = rexec::Command { cwd, cmdline, env, ..rexec::Command::default() };
+        match self.is_through_imp(context) {
+            true => self.launch_through_imp(context, command).await,
+            false => Ok(Launch { command, input: None }),
+        }
     }
 
     /// By the job, the configuration, or where this program was installed.

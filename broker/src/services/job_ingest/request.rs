@@ -24,9 +24,15 @@ pub(super) struct Request {
     pub(super) changed: bool,
 }
 
-/// Check urgency and flags, verify the signature, and parse the jobspec.
-pub(super) fn unwrap(request: &SubmitRequest, cred: Credential) -> Result<Request, Failure> {
-    let invalid = |text: String| Failure::new(Errno::EINVAL, text);
+/// A submission whose urgency and flags its sender may use.
+#[derive(Debug)]
+pub(super) struct Checked {
+    cred: Credential,
+    urgency: u32,
+    flags: u32,
+}
+
+pub(super) fn check(request: &SubmitRequest, cred: Credential) -> Result<Checked, Failure> {
     let flags = check_flags(request.flags, cred)?;
     let urgency = u32::try_from(request.urgency).ok().filter(|_| request.urgency <= MAX_URGENCY);
     let urgency = urgency.ok_or_else(|| invalid("urgency range is [0:31]".to_owned()))?;
@@ -34,19 +40,35 @@ pub(super) fn unwrap(request: &SubmitRequest, cred: Credential) -> Result<Reques
         let text = format!("only the instance owner can submit with urgency >{GUEST_URGENCY}");
         return Err(invalid(text));
     }
-    let envelope =
-        flux_sign::unwrap_none(&request.j).map_err(|error| invalid(error.to_string()))?;
-    let signer = envelope.header.userid;
-    let presigned = flags & flags::SIGNED != 0;
-    if signer != i64::from(cred.userid.0) && !presigned {
-        let text = format!("signer={signer} != requestor={}", cred.userid);
-        return Err(Failure::new(Errno::EPERM, text));
+    Ok(Checked { cred, urgency, flags })
+}
+
+impl Checked {
+    /// May this request have been signed by somebody else than its sender?
+    pub(super) fn is_presigned(&self) -> bool {
+        self.flags & flags::SIGNED != 0
     }
-    let userid = u32::try_from(signer).map_err(|_| invalid(format!("userid {signer}")))?;
-    let jobspec = serde_json::from_slice(&envelope.payload)
-        .map_err(|error| invalid(not_json(&envelope.payload, &error)))?;
-    let flags = flags & !flags::SIGNED;
-    Ok(Request { j: request.j.clone(), userid, urgency, flags, jobspec, changed: false })
+
+    pub(super) fn cred(&self) -> Credential {
+        self.cred
+    }
+
+    /// Hold the signer against the sender, and parse what was signed.
+    pub(super) fn admit(self, j: String, signed: flux_sign::Request) -> Result<Request, Failure> {
+        if signed.userid != self.cred.userid.0 && !self.is_presigned() {
+            let text = format!("signer={} != requestor={}", signed.userid, self.cred.userid);
+            return Err(Failure::new(Errno::EPERM, text));
+        }
+        let jobspec = serde_json::from_slice(&signed.payload)
+            .map_err(|error| invalid(not_json(&signed.payload, &error)))?;
+        let flags = self.flags & !flags::SIGNED;
+        let (userid, urgency) = (signed.userid, self.urgency);
+        Ok(Request { j, userid, urgency, flags, jobspec, changed: false })
+    }
+}
+
+pub(super) fn invalid(text: String) -> Failure {
+    Failure::new(Errno::EINVAL, text)
 }
 
 /// Where not even an object begins, in the words of the real service.

@@ -1,0 +1,95 @@
+//! A process that the IMP stays with: signals are passed on to it, its exit code is the IMP's.
+//!
+//! The caller may signal the IMP, whose real user he is, but not what runs as somebody else. So
+//! the IMP passes on what it receives; SIGUSR1 stands for SIGKILL, which nobody can pass on, and
+//! goes to everything that was started.
+
+use flux_sign::secure::reason;
+
+use crate::fatal::Fatal;
+use crate::processes;
+use crate::sys::{self, Forked};
+
+/// Whom signals are passed on to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    Process,
+    /// A process group of its own.
+    Group,
+}
+
+const FORWARDED: [i32; 8] = [
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGHUP,
+    libc::SIGCONT,
+    libc::SIGALRM,
+    libc::SIGWINCH,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+];
+
+/// Run `become_it`, which does not return unless it fails, in a new process, until its end.
+pub(crate) fn run(target: Target, become_it: impl FnOnce() -> Fatal) -> Result<i32, Fatal> {
+    // Before there is a process to pass signals on to, they wait.
+    sys::block_signals();
+    // What the process leaves behind becomes ours: it can still be found and killed.
+    sys::adopt_orphans();
+    let forked = sys::fork();
+    match forked.map_err(|error| Fatal::new(format!("fork: {}", reason(&error))))? {
+        Forked::Child => {
+            if target == Target::Group {
+                sys::lead_group(0);
+            }
+            sys::unblock_signals();
+            let fatal = become_it();
+            fatal.report();
+            std::process::exit(fatal.code);
+        }
+        Forked::Parent(pid) => {
+            if target == Target::Group {
+                // Both do it, so that it is done before either goes on.
+                sys::lead_group(pid);
+            }
+            Ok(follow(pid, target))
+        }
+    }
+}
+
+fn follow(pid: i32, target: Target) -> i32 {
+    loop {
+        match sys::next_signal(&FORWARDED) {
+            libc::SIGCHLD => {
+                while let Some((ended, status)) = sys::reap() {
+                    if ended == pid {
+                        return end_as(status);
+                    }
+                }
+            }
+            libc::SIGUSR1 => processes::kill_descendants(),
+            signal => sys::kill(if target == Target::Group { -pid } else { pid }, signal),
+        }
+    }
+}
+
+/// With the same code, or by the same signal.
+fn end_as(status: std::process::ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => {
+            sys::die_of(signal);
+            128 + signal
+        }
+        (None, None) => 1,
+    }
+}
+
+/// As a shell puts it: 126 may not, 127 not there.
+pub(crate) fn cannot_execute(path: &str, error: &std::io::Error) -> Fatal {
+    let code = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => 126,
+        _ => 127,
+    };
+    Fatal::new(format!("{path}: {}", reason(error))).with_code(code)
+}
