@@ -104,7 +104,9 @@ pub fn encode(socket: &Path, data: &[u8]) -> Result<String, MungeError> {
     if error != 0 {
         return Err(refused(error, text));
     }
-    let text = String::from_utf8(fields.long()?.to_vec());
+    // It is a string of C's.
+    let data = fields.long()?;
+    let text = std::str::from_utf8(data.strip_suffix(&[0]).unwrap_or(data));
     let text = text.map_err(|_| MungeError::Protocol("credential"))?;
     match text.contains(['.', '\0']) {
         true => Err(MungeError::Protocol("credential")),

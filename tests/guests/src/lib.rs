@@ -93,6 +93,11 @@ impl Sandbox {
         self.programs.join(name)
     }
 
+    /// A file of this project, where everybody can reach it.
+    pub fn source(&self, below: &str) -> PathBuf {
+        self.path("src").join(below)
+    }
+
     /// The IMP, setuid root.
     pub fn imp_path(&self) -> PathBuf {
         self.path("libexec/flux-imp")
@@ -124,7 +129,7 @@ impl Sandbox {
 
     /// A command of this user's, with his groups and a small environment.
     pub fn command(&self, user: User, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("setpriv");
+        let mut command = Command::new("/usr/bin/setpriv");
         command
             .args([format!("--reuid={}", user.uid), format!("--regid={}", user.uid)])
             .arg(format!("--groups={},{}", user.uid, user.extra))

@@ -36,6 +36,11 @@ impl Outcome {
     }
 
     #[track_caller]
+    pub fn assert_failure(&self) {
+        assert_ne!(self.code, Some(0), "{self:?}");
+    }
+
+    #[track_caller]
     pub fn assert_success(&self) {
         assert_eq!(self.code, Some(0), "{self:?}");
     }

@@ -20,7 +20,7 @@ const PROBE: &str = "echo ran\n\
     echo pwd=$(pwd)\n\
     echo umask=$(umask)\n\
     echo ids=$(grep Uid: /proc/self/status)\n\
-    echo fds=$(ls /proc/$$/fd | tr '\\n' ' ')\n\
+    ls -l /proc/$$/fd | sed s/^/fd:/\n\
     echo args=$*\n\
     env | sed s/^/env:/";
 

@@ -1,0 +1,7 @@
+//! An instance of one user's, with guests: who may do what, as whom, with whose jobs.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod instance {
+    mod host;
+    mod jobs;
+}
