@@ -10,6 +10,7 @@ use flux_protocol::credential::Credential;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::message::{Kind, Message};
+use flux_protocol::rpc::Who;
 use tokio::sync::watch;
 
 use crate::broker::Broker;
@@ -40,6 +41,9 @@ pub trait Service: Sized + 'static {
     /// is no text.
     const RELOAD_REFUSAL: &'static str = "Failed to parse {topic} request";
 
+    /// Who may ask for its statistics.
+    const STATS: Who = Who::Anyone;
+
     /// Make the service; may call services that are loaded before it.
     fn start(
         context: &Context<Self>,
@@ -57,7 +61,7 @@ pub trait Service: Sized + 'static {
     /// A response to a request that was sent with [`Context::send_untagged`].
     fn response(&mut self, _context: &Context<Self>, _response: Message) {}
 
-    /// An event that was subscribed to.
+    /// An event that was subscribed to, and was published with the owner's role.
     fn event(&mut self, _context: &Context<Self>, _event: &Message) {}
 
     /// A client, or a broker, that made requests here has gone.
@@ -279,7 +283,11 @@ impl<S: Service> Task<S> {
         }
     }
 
+    /// Anybody may publish an event of any topic; a service believes the instance alone.
     fn event(&self, service: &mut S, event: &Message) {
+        if !event.cred.is_owner() {
+            return;
+        }
         if event.topic.method() == "stats-clear" && S::SERVICES.contains(&event.topic.service()) {
             service.clear_stats();
         }

@@ -25,7 +25,7 @@ pub(crate) fn dispatch<S: Service>(
 ) -> Result<(), Message> {
     let who = match message.topic.method() {
         "ping" | "rusage" => Who::User,
-        "stats-get" => Who::Anyone,
+        "stats-get" => S::STATS,
         "stats-clear" | "debug" | "config-reload" | "config-sync" | "config-update" => Who::Owner,
         "disconnect" => {
             service.disconnect(context, &Sender::of(&message));

@@ -22,6 +22,7 @@ use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::message::Message;
 use flux_protocol::payload::{Empty, decode_json};
+use flux_protocol::rpc::Who;
 use flux_protocol::rpc::job_exec as rpc;
 use flux_protocol::rpc::job_manager;
 use serde::Deserialize;
@@ -98,6 +99,7 @@ impl Settings {
 impl Service for JobExec {
     const NAME: &'static str = "job-exec";
     const SERVICES: &'static [&'static str] = &["job-exec"];
+    const STATS: Who = Who::Owner;
     const RELOAD_REFUSAL: &'static str = "Error parsing new config: Protocol error";
 
     async fn start(context: &Context, _: &[String]) -> Result<JobExec, Failure> {

@@ -13,6 +13,7 @@ use flux_protocol::eventlog;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::payload::{Empty, Object};
+use flux_protocol::rpc::Who;
 use flux_protocol::rpc::job_info as rpc;
 use serde::Deserialize;
 use tokio::task::JoinHandle;
@@ -60,6 +61,7 @@ impl<R> Default for Watches<R> {
 impl Service for JobInfo {
     const NAME: &'static str = "job-info";
     const SERVICES: &'static [&'static str] = &["job-info"];
+    const STATS: Who = Who::Owner;
 
     async fn start(_: &Context, _: &[String]) -> Result<JobInfo, Failure> {
         Ok(JobInfo::default())

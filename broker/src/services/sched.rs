@@ -12,7 +12,7 @@ use flux_protocol::fluid::JobId;
 use flux_protocol::message::Nodeid;
 use flux_protocol::payload::Empty;
 use flux_protocol::r::ResourceSet;
-use flux_protocol::rpc::{job_manager, kvs, resource, sched as rpc};
+use flux_protocol::rpc::{Who, job_manager, kvs, resource, sched as rpc};
 use flux_protocol::treeobj::Treeobj;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -55,6 +55,7 @@ pub struct Sched {
 impl Service for Sched {
     const NAME: &'static str = "sched-simple";
     const SERVICES: &'static [&'static str] = &["sched", "feasibility"];
+    const STATS: Who = Who::Owner;
 
     async fn start(context: &Context, _: &[String]) -> Result<Sched, Failure> {
         let spec = spec(&context.config())?;

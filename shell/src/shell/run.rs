@@ -312,7 +312,9 @@ impl Shell {
     }
 
     fn job_event(&mut self, event: &Message) {
-        if event.topic.method() != "kill" {
+        // Anybody may publish an event of any topic.
+        let userid = flux_protocol::credential::Userid(self.job.userid);
+        if event.topic.method() != "kill" || !event.cred.authorizes(userid) {
             return;
         }
         match decode_json::<KillEvent>(event.payload.as_ref()) {

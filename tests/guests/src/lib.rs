@@ -47,6 +47,11 @@ pub struct Sandbox {
     munged: Option<Munged>,
 }
 
+/// Do something as this user, on a thread of its own.
+pub fn as_user<T: Send + 'static>(user: User, work: impl FnOnce() -> T + Send + 'static) -> T {
+    sys::as_user(user.uid, work)
+}
+
 /// The host, or nothing where the test is to be skipped.
 pub fn sandbox() -> Option<Sandbox> {
     match Sandbox::new() {

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod instance {
+    mod access;
     mod host;
     mod jobs;
+    mod requests;
 }

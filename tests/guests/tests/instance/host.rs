@@ -3,7 +3,29 @@
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use flux_guests::{FLUX, Outcome, Sandbox, User, sandbox};
+use flux_client::{Client, Request, RpcError};
+use flux_guests::{FLUX, Outcome, Sandbox, User, as_user, sandbox};
+use flux_protocol::fluid::JobId;
+use serde_json::{Value, json};
+
+/// A payload, or errno and text.
+pub(super) type Answer = Result<Value, (i32, String)>;
+
+pub(super) async fn ask(client: &Client, topic: &str, payload: &Value) -> Answer {
+    let payload = flux_protocol::payload::encode_json(payload).unwrap();
+    let request = Request::new(topic.to_owned()).payload(payload);
+    let waited = tokio::time::timeout(Duration::from_secs(60), client.rpc_raw(request)).await;
+    match waited.unwrap_or_else(|_| panic!("{topic} is not answered")) {
+        Ok(message) => {
+            let payload = message.payload.as_ref();
+            Ok(flux_protocol::payload::decode_json(payload).unwrap_or(Value::Null))
+        }
+        Err(RpcError::Refused { errno, text }) => {
+            Err((errno.0.cast_signed(), text.unwrap_or_default()))
+        }
+        Err(error) => panic!("{topic}: {error}"),
+    }
+}
 
 /// Stopped when dropped.
 #[derive(Debug)]
@@ -78,18 +100,70 @@ impl Instance {
 
     pub(super) fn flux_with(&self, user: User, args: &[&str], stdin: &str) -> Outcome {
         let mut command = self.host.command(user, self.host.program("flux"));
-        let socket = self.host.path("run/local-0");
-        command.args(args).env("FLUX_URI", format!("local://{}", socket.display()));
+        command.args(args).env("FLUX_URI", self.uri());
         self.host.run(command, stdin)
     }
 
+    pub(super) fn uri(&self) -> String {
+        format!("local://{}", self.host.path("run/local-0").display())
+    }
+
+    /// Do something with a connection of this user's.
+    pub(super) fn with_client<T: Send + 'static>(
+        &self,
+        user: User,
+        work: impl AsyncFnOnce(Client) -> T + Send + 'static,
+    ) -> T {
+        let uri = self.uri();
+        as_user(user, move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let client = Client::open(Some(&uri)).await.unwrap();
+                work(client).await
+            })
+        })
+    }
+
+    /// Send one request; the payload of the answer, or errno and text.
+    pub(super) fn ask(&self, user: User, topic: &str, payload: Value) -> Answer {
+        let topic = topic.to_owned();
+        self.with_client(user, async move |client| ask(&client, &topic, &payload).await)
+    }
+
+    /// Publish an event, and wait until it has come back.
+    pub(super) fn publish(&self, user: User, topic: &str, payload: Value) {
+        let topic = topic.to_owned();
+        let payload = flux_protocol::payload::encode_json(&payload).unwrap();
+        self.with_client(user, async move |client| {
+            let mut events = client.subscribe(&topic).await.unwrap();
+            client.publish(&topic, payload, Default::default()).unwrap();
+            let own = tokio::time::timeout(Duration::from_secs(60), events.next());
+            own.await.unwrap().unwrap();
+        });
+    }
+
+    /// The eventlog of a job that has ended, or ends.
+    pub(super) fn eventlog_of_ended(&self, id: JobId) -> String {
+        let limit = Instant::now() + Duration::from_secs(120);
+        loop {
+            let lookup = json!({ "id": id.0, "keys": ["eventlog"], "flags": 0 });
+            let answer = self.ask(FLUX, "job-info.lookup", lookup).unwrap();
+            let log = answer["eventlog"].as_str().unwrap();
+            if log.contains("\"name\":\"clean\"") {
+                return log.to_owned();
+            }
+            assert!(Instant::now() < limit, "{log} {}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Submit; the id.
-    pub(super) fn submit(&self, user: User, args: &[&str]) -> String {
+    pub(super) fn submit(&self, user: User, args: &[&str]) -> JobId {
         let mut all = vec!["submit"];
         all.extend(args);
         let outcome = self.flux(user, &all);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
-        outcome.stdout.trim().to_owned()
+        JobId::parse(outcome.stdout.trim()).unwrap()
     }
 }
 
