@@ -82,9 +82,10 @@ impl Sandbox {
         sys::bind(&sandbox.path("etc"), Path::new("/etc")).map_err(|e| format!("/etc: {e}"))?;
         sandbox.install_imp();
         let whoami = sandbox.imp(FLUX, &["whoami"], "");
-        match whoami.stdout.contains("privileged: uid=64001 euid=0") {
+        whoami.assert_success();
+        match whoami.stdout.contains("flux-imp: privileged: uid=64001 euid=0") {
             true => Ok(sandbox),
-            false => Err(format!("/var/lib ignores the setuid bit: {}", whoami.stderr)),
+            false => Err("/var/lib is mounted nosuid".to_owned()),
         }
     }
 
@@ -119,8 +120,8 @@ impl Sandbox {
     /// Write a script of root's that all may execute; its path.
     pub fn script(&self, below: &str, text: &str) -> String {
         let path = self.path(below);
-        self.write(&path, &format!("#!/bin/sh\n{text}\n"));
-        self.chmod(&path, 0o755);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        install("755", Path::new("/dev/stdin"), &path, &format!("#!/bin/sh\n{text}\n"));
         path.to_str().unwrap().to_owned()
     }
 
@@ -254,10 +255,19 @@ impl Sandbox {
     fn install_imp(&self) {
         let imp = self.imp_path();
         fs::create_dir_all(imp.parent().unwrap()).unwrap();
-        fs::copy(self.program("flux-imp"), &imp).unwrap();
-        chown(&imp, Some(0), Some(0)).unwrap();
-        self.chmod(&imp, 0o4755);
+        install("4755", &self.program("flux-imp"), &imp, "");
     }
+}
+
+/// Copy a program into place, as root's. Another process does it: a descriptor of this one that is
+/// open for writing may be inherited by whatever another thread starts just then, and what is open
+/// for writing can't be executed.
+fn install(mode: &str, from: &Path, to: &Path, stdin: &str) {
+    let mut command = Command::new("/usr/bin/install");
+    command.args(["-o", "root", "-g", "root", "-m", mode]).args([from, to]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "install {}", to.display());
 }
 
 impl Drop for Sandbox {
