@@ -2,13 +2,10 @@
 
 use flux_client::Client;
 
-use crate::failure::Failure;
-
 /// The owner of the instance needs no proof; anybody else signs as the site has configured it.
-pub(crate) async fn sign(flux: &Client, jobspec: &[u8]) -> Result<String, Failure> {
-    let failed = |text: String| Failure::new(format_args!("ERROR: {text}"));
+pub(crate) async fn sign(flux: &Client, jobspec: &[u8]) -> Result<String, String> {
     let userid = nix::unistd::getuid().as_raw();
-    let owner = flux.attr("security.owner").await.map_err(|error| failed(error.to_string()))?;
-    let owner = owner.parse().map_err(|_| failed(format!("security.owner: {owner}")))?;
-    flux_sign::sign_as_submitter(owner, userid, jobspec).map_err(|error| failed(error.to_string()))
+    let owner = flux.attr("security.owner").await.map_err(|error| error.to_string())?;
+    let owner = owner.parse().map_err(|_| format!("security.owner: {owner}"))?;
+    flux_sign::sign_as_submitter(owner, userid, jobspec).map_err(|error| error.to_string())
 }

@@ -43,7 +43,7 @@ impl Submit {
         let j = if bits & flags::SIGNED != 0 {
             String::from_utf8_lossy(&jobspec).trim().to_owned()
         } else {
-            flux_sign::wrap_none(nix::unistd::getuid().as_raw(), &jobspec)
+            crate::signing::sign(&flux, &jobspec).await.map_err(Failure::new)?
         };
         let request = SubmitRequest { j, urgency: self.urgency, flags: i64::from(bits) };
         let response = flux.rpc::<job_ingest::Submit>(Nodeid::ANY, &request).await?;
