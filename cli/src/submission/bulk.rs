@@ -102,6 +102,7 @@ impl<'a> Bulk<'a> {
             }
             let request = send::request(&draft.common, &jobspec)?;
             let flux = self.connect().await?;
+            let request = request.sign(&flux).await?;
             let answer = flux.start::<job_ingest::Submit>(Nodeid::ANY, &request)?;
             let label = copy.map_or_else(String::new, |id| format!("cc={id}: "));
             let quiet = draft.common.quiet;

@@ -10,25 +10,39 @@ use serde_json::value::RawValue;
 use super::options::Common;
 use super::refuse;
 use crate::failure::Failure;
-use crate::{json_text, outln};
+use crate::{json_text, outln, signing};
 
 /// Urgency of a job that says nothing of it, and of one that is to run ahead of all others.
 const DEFAULT: i64 = 16;
 const EXPEDITE: i64 = 31;
 
-pub(crate) fn request(common: &Common, jobspec: &Jobspec) -> Result<SubmitRequest, Failure> {
-    let text = jobspec.encode().map_err(refuse)?;
-    let userid = nix::unistd::getuid().as_raw();
-    Ok(SubmitRequest {
-        j: flux_sign::wrap_none(userid, text.as_bytes()),
+/// A request that nobody has signed yet.
+#[derive(Debug)]
+pub(crate) struct Unsigned {
+    jobspec: String,
+    urgency: i64,
+    flags: i64,
+}
+
+pub(crate) fn request(common: &Common, jobspec: &Jobspec) -> Result<Unsigned, Failure> {
+    Ok(Unsigned {
+        jobspec: jobspec.encode().map_err(refuse)?,
         urgency: urgency(common.urgency.as_deref().unwrap_or("default"))?,
         flags: i64::from(submit_flags(&common.flags)?),
     })
 }
 
-/// Submit one job and wait for its id.
-pub(crate) async fn send(flux: &Client, request: &SubmitRequest) -> Result<JobId, Failure> {
-    match flux.rpc::<job_ingest::Submit>(Nodeid::ANY, request).await {
+impl Unsigned {
+    pub(crate) async fn sign(&self, flux: &Client) -> Result<SubmitRequest, Failure> {
+        let j = signing::sign(flux, self.jobspec.as_bytes()).await.map_err(refuse)?;
+        Ok(SubmitRequest { j, urgency: self.urgency, flags: self.flags })
+    }
+}
+
+/// Sign and submit one job, and wait for its id.
+pub(crate) async fn send(flux: &Client, request: &Unsigned) -> Result<JobId, Failure> {
+    let request = request.sign(flux).await?;
+    match flux.rpc::<job_ingest::Submit>(Nodeid::ANY, &request).await {
         Ok(response) => Ok(response.id),
         Err(error) => Err(refuse(error)),
     }
