@@ -92,7 +92,7 @@ impl Doctor {
                 "make the folder, with owner flux and mode 0700; systemd does so for the unit",
             ),
             Ok(stat) => {
-                let free = u64::from(stat.blocks_available()) * stat.fragment_size();
+                let free = stat.blocks_available() * stat.fragment_size();
                 let text = format!("{shown}: {} MiB free", free >> 20);
                 match free >= MIN_SPACE {
                     true => pass("statedir", text),
