@@ -1,5 +1,6 @@
 //! An instance of one broker with all services that jobs need.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use flux_broker::broker::Broker;
 use flux_broker::config::Config;
 use flux_broker::connector::Connector;
 use flux_broker::handle::Handle;
+use flux_broker::log::Record;
 use flux_broker::service::{Loaded, Service, load};
 use flux_broker::services::attr::Attr;
 use flux_broker::services::config::ConfigService;
@@ -46,6 +48,7 @@ const RESOURCES: &str =
 pub(crate) struct Instance {
     pub(crate) broker: Rc<Broker>,
     pub(crate) handle: Handle,
+    log: RefCell<tokio::sync::mpsc::UnboundedReceiver<Record>>,
     loaded: Vec<Loaded>,
     connector: Connector,
     dir: tempfile::TempDir,
@@ -98,7 +101,8 @@ impl Instance {
         let broker = Broker::new(0, 1, Userid(owner), attrs, config);
         let connector = Connector::listen(&broker, &dir.path().join("local-0")).unwrap();
         let handle = Handle::new(broker.router().clone());
-        let mut instance = Instance { broker, handle, loaded: Vec::new(), connector, dir };
+        let log = RefCell::new(broker.log().subscribe());
+        let mut instance = Instance { broker, handle, log, loaded: Vec::new(), connector, dir };
         instance.load::<Attr>().await?;
         instance.load::<Event>().await?;
         instance.load::<Rexec>().await?;
@@ -144,6 +148,17 @@ impl Instance {
             loaded.stop().await;
         }
         self.handle.close();
+    }
+
+    /// What was logged since the last call.
+    pub(crate) fn log_lines(&self) -> Vec<String> {
+        let mut log = self.log.borrow_mut();
+        std::iter::from_fn(|| log.try_recv().ok()).map(|record| record.line()).collect()
+    }
+
+    /// Seconds since 1970.
+    pub(crate) fn now(&self) -> f64 {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
     }
 
     // --- jobs ---

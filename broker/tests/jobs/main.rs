@@ -11,5 +11,6 @@ mod execution;
 mod housekeeping;
 mod instance;
 mod lifecycle;
+mod perilog;
 mod replacement;
 mod restart;

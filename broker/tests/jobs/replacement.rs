@@ -7,7 +7,7 @@ use flux_broker::services::sched::Sched;
 use flux_protocol::fluid::JobId;
 use flux_protocol::payload::{Empty, Object};
 use flux_protocol::r::ResourceSet;
-use flux_protocol::rpc::{config, job_info, job_manager as rpc};
+use flux_protocol::rpc::{job_info, job_manager as rpc};
 use serde_json::json;
 
 use crate::instance::{Instance, Options, PATIENCE, jobspec_of, run, simulated};
@@ -82,7 +82,17 @@ async fn replace_scheduler(instance: &Instance) {
     let mut config = instance.broker.config().object().clone();
     let plugin = json!({ "load": "sched-fifo.wasm", "memory": "32M" });
     config.insert("sched".to_owned(), json!({ "plugin": plugin }));
-    instance.handle.rpc::<config::Load>(&config).await.unwrap();
+    let topic = "sched-simple.config-reload".to_owned();
+    let payload = flux_protocol::payload::encode_json(&config).unwrap();
+    let nodeid = flux_protocol::message::Nodeid::ANY;
+    let mut answer = instance.handle.send_raw::<()>(topic, nodeid, Default::default(), payload);
+    answer.next_raw().await.unwrap();
+    let taken_over = async {
+        while !instance.log_lines().iter().any(|line| line.contains("has taken over")) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken_over).await.unwrap();
 }
 
 /// The job had each event once; note when it held which cores.
@@ -173,6 +183,58 @@ fn what_a_plugin_keeps_is_there_for_the_next_one_of_its_name() {
         jobtap(&instance, None, Some("fixture-jobtap.wasm")).await;
         jobtap(&instance, Some(TRACER), None).await;
         assert!(priority().await > first);
+        instance.stop().await;
+    });
+}
+
+/// A scheduler that panics whenever it is to schedule, and is given up at once.
+async fn with_bad_scheduler(on_fault: &str) -> Instance {
+    let load = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../plugins-wasm/dist/fixtures/fixture-scheduler.wasm"
+    );
+    let conf = json!({ "what": "panic" });
+    let plugin = json!({ "load": load, "conf": conf, "on-fault": on_fault, "max-faults": 1 });
+    let config = json!({ "sched": { "plugin": plugin } });
+    Instance::with(Options { config, ..Options::default() }).await.unwrap()
+}
+
+#[test]
+fn the_bundled_scheduler_takes_over_from_one_that_is_given_up_where_it_may_be_skipped() {
+    run(async {
+        let instance = with_bad_scheduler("skip").await;
+        let id = instance.submit(&simulated("0.001s")).await.unwrap();
+        instance.wait_event(id, "clean").await;
+        assert!(instance.event_names(id).await.contains(&"finish".to_owned()));
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn jobs_are_denied_where_a_scheduler_is_given_up_and_nobody_may_take_its_place() {
+    run(async {
+        let instance = with_bad_scheduler("reject").await;
+        for _ in 0..2 {
+            let id = instance.submit(&simulated("0.001s")).await.unwrap();
+            let exception = instance.wait_event(id, "exception").await;
+            let context: Object = exception.context_as().unwrap();
+            assert_eq!(context["type"], json!("alloc"));
+            assert!(context["note"].as_str().unwrap().ends_with("is quarantined"), "{context:?}");
+            instance.wait_event(id, "clean").await;
+        }
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn jobs_wait_for_another_scheduler_where_one_is_given_up_and_they_are_to_be_held() {
+    run(async {
+        let instance = with_bad_scheduler("hold").await;
+        let id = instance.submit(&simulated("0.001s")).await.unwrap();
+        instance.wait_event(id, "priority").await;
+        replace_scheduler(&instance).await;
+        instance.wait_event(id, "clean").await;
+        assert!(instance.event_names(id).await.contains(&"finish".to_owned()));
         instance.stop().await;
     });
 }

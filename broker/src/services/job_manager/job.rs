@@ -343,7 +343,10 @@ impl Job {
                 self.t_clean = event.timestamp;
             }
             "prolog-start" if !self.pending.start_sent => self.perilog_start(event)?,
-            "epilog-start" if self.state == State::Cleanup => self.perilog_start(event)?,
+            // Where a prolog failed, the epilog is announced before the exception is.
+            "epilog-start" if matches!(self.state, State::Run | State::Cleanup) => {
+                self.perilog_start(event)?;
+            }
             "prolog-finish" | "epilog-finish" => self.perilog_finish(event)?,
             // Other events tell, but change nothing.
             _ => {}

@@ -1,0 +1,164 @@
+//! Prolog and epilog, by the perilog plugin and the commands that the broker runs for it.
+
+use std::path::Path;
+
+use flux_broker::services::job_exec::JobExec;
+use flux_broker::services::job_list::JobList;
+use flux_broker::services::job_manager::JobManager;
+use flux_broker::services::sched::Sched;
+use flux_protocol::fluid::JobId;
+use flux_protocol::payload::Object;
+use serde_json::{Value, json};
+
+use crate::instance::{Instance, Options, PATIENCE, run, simulated};
+
+/// An instance with these tables below `[job-manager]`.
+async fn instance(tables: Value) -> Instance {
+    let mut tables = tables;
+    tables["plugins"] = json!([{ "load": "perilog.wasm" }]);
+    let config = json!({ "job-manager": tables });
+    Instance::with(Options { config, ..Options::default() }).await.unwrap()
+}
+
+fn script(line: &str) -> Value {
+    json!(["sh", "-c", line])
+}
+
+async fn status_of(instance: &Instance, id: JobId, event: &str) -> i64 {
+    let event = instance.wait_event(id, event).await;
+    event.context_as::<Object>().unwrap()["status"].as_i64().unwrap()
+}
+
+async fn until_exists(path: &Path) {
+    let there = async {
+        while !path.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, there).await.unwrap();
+}
+
+#[test]
+fn a_job_starts_after_its_prolog_and_keeps_its_resources_until_the_epilog_is_over() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let told = dir.path().join("told");
+        let say = |what: &str| {
+            let told = told.display();
+            script(&format!(
+                "echo {what} $FLUX_JOB_ID $FLUX_JOB_USERID >> {told}; echo out; echo >&2 err"
+            ))
+        };
+        let instance = instance(json!({
+            "prolog": { "command": say("prolog") },
+            "epilog": { "command": say("epilog") },
+            "perilog": { "log-ignore": ["^e.r$"] },
+        }))
+        .await;
+        let id = instance.submit(&simulated("0.001s")).await.unwrap();
+        instance.wait_event(id, "clean").await;
+        let names = instance.event_names(id).await;
+        let at = |name: &str| names.iter().position(|other| other == name).unwrap();
+        assert!(at("alloc") < at("prolog-start") && at("prolog-start") < at("prolog-finish"));
+        assert!(at("prolog-finish") < at("start") && at("finish") < at("epilog-start"));
+        assert!(at("epilog-start") < at("epilog-finish") && at("epilog-finish") < at("free"));
+        let owner = instance.broker.owner().0;
+        let expected = format!("prolog {0} {owner}\nepilog {0} {owner}\n", id.f58());
+        assert_eq!(std::fs::read_to_string(told).unwrap(), expected);
+        let log = instance.log_lines();
+        let line = format!("job-manager.info[0]: {}: prolog: stdout: out\n", id.f58());
+        assert_eq!(log.iter().filter(|logged| logged.ends_with(&line)).count(), 1, "{log:?}");
+        assert!(!log.iter().any(|line| line.contains("stderr: err")), "{log:?}");
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn a_prolog_that_fails_ends_the_job_before_its_start_and_the_epilog_runs() {
+    run(async {
+        let instance = instance(json!({
+            "prolog": { "command": script("exit 3") },
+            "epilog": { "command": ["true"] },
+        }))
+        .await;
+        let id = instance.submit(&simulated("0.001s")).await.unwrap();
+        assert_eq!(status_of(&instance, id, "prolog-finish").await, 768);
+        assert_eq!(status_of(&instance, id, "epilog-finish").await, 0);
+        instance.wait_event(id, "clean").await;
+        let exception = instance.wait_event(id, "exception").await;
+        let context: Object = exception.context_as().unwrap();
+        assert_eq!(context["type"], json!("prolog"));
+        let note = context["note"].as_str().unwrap().to_owned();
+        assert!(note.starts_with("prolog exited with code=3"), "{note}");
+        assert!(!instance.event_names(id).await.contains(&"start".to_owned()));
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn a_job_that_is_canceled_during_its_prolog_ends_even_where_sigterm_is_ignored() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let begun = dir.path().join("begun");
+        let stubborn =
+            format!("trap '' TERM; touch {}; while :; do sleep 0.1; done", begun.display());
+        let prolog = json!({ "command": script(&stubborn), "kill-timeout": 0.2 });
+        let instance = instance(json!({ "prolog": prolog })).await;
+        let id = instance.submit(&simulated("0.001s")).await.unwrap();
+        until_exists(&begun).await;
+        instance.raise(id, "cancel", 0).await.unwrap();
+        assert_eq!(status_of(&instance, id, "prolog-finish").await, 9);
+        instance.wait_event(id, "clean").await;
+        let names = instance.event_names(id).await;
+        assert_eq!(names.iter().filter(|name| *name == "exception").count(), 1, "{names:?}");
+        assert!(!names.contains(&"start".to_owned()), "{names:?}");
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn a_prolog_that_takes_too_long_is_ended() {
+    run(async {
+        let prolog = json!({ "command": ["sleep", "600"], "timeout": "0.1s" });
+        let instance = instance(json!({ "prolog": prolog })).await;
+        let id = instance.submit(&simulated("0.001s")).await.unwrap();
+        let exception = instance.wait_event(id, "exception").await;
+        let note = exception.context_as::<Object>().unwrap()["note"].as_str().unwrap().to_owned();
+        assert!(note.starts_with("prolog timed out"), "{note}");
+        instance.wait_event(id, "clean").await;
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn a_prolog_that_was_under_way_at_a_restart_is_run_again_and_the_job_starts_once() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let (begun, go) = (dir.path().join("begun"), dir.path().join("go"));
+        let wait = format!(
+            "touch {}; until [ -e {} ]; do sleep 0.05; done",
+            begun.display(),
+            go.display()
+        );
+        let mut instance = instance(json!({ "prolog": { "command": script(&wait) } })).await;
+        let id = instance.submit(&simulated("0.001s")).await.unwrap();
+        until_exists(&begun).await;
+        instance.wait_event(id, "prolog-start").await;
+        for name in ["sched-simple", "job-exec", "job-list", "job-manager"] {
+            instance.unload(name).await;
+        }
+        std::fs::remove_file(&begun).unwrap();
+        instance.load::<JobManager>().await.unwrap();
+        instance.load::<JobList>().await.unwrap();
+        instance.load::<JobExec>().await.unwrap();
+        instance.load::<Sched>().await.unwrap();
+        until_exists(&begun).await;
+        std::fs::write(go, "").unwrap();
+        instance.wait_event(id, "clean").await;
+        let names = instance.event_names(id).await;
+        for once in ["prolog-start", "prolog-finish", "start", "finish"] {
+            assert_eq!(names.iter().filter(|name| *name == once).count(), 1, "{names:?}");
+        }
+        instance.stop().await;
+    });
+}
