@@ -287,7 +287,8 @@ fn leaving(system: &mut System) {
     assert_eq!(system.exit_code(15), Some(0), "{}", system.log(15));
     system.until("resource status -s offline -no {nodelist}", |said| said == "fluke40");
     system.until("uptime", |said| said.contains("size 16, 1 offline"));
-    system.succeeds("run -N2 true");
+    system.succeeds("submit -N2 true");
+    system.succeeds("queue drain");
 }
 
 /// After a crash queues are closed, and what was drained is drained.
@@ -317,7 +318,8 @@ fn crash(system: &mut System) {
     assert_eq!(system.says("resource drain"), drained);
     system.succeeds("queue enable");
     system.succeeds("queue start");
-    system.succeeds("run -N3 true");
+    system.succeeds("submit -N3 true");
+    system.succeeds("queue drain");
 }
 
 fn shutdown(system: &mut System) {
