@@ -25,6 +25,7 @@ pub(super) fn prepare(command: &mut Command, keep: Vec<RawFd>, dies_with_parent:
     }
     let parent = std::process::id();
     let in_child = move || {
+        keep_descriptors_private();
         for fd in &keep {
             // SAFETY: fcntl with F_SETFD takes an integer and touches no memory.
             if unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) } < 0 {
