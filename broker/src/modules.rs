@@ -12,6 +12,7 @@ use crate::peers::LocalFuture;
 use crate::service::{self, Loaded, Service, Status};
 use crate::services::content::Content;
 use crate::services::content_sqlite::ContentSqlite;
+use crate::services::cron::Cron;
 use crate::services::heartbeat::Heartbeat;
 use crate::services::job_exec::JobExec;
 use crate::services::job_info::JobInfo;
@@ -28,6 +29,8 @@ pub struct Module {
     pub name: &'static str,
     /// Where rc1 loads it.
     pub on: On,
+    /// What rc1 loads it with.
+    args: &'static [&'static str],
     start: Start,
 }
 
@@ -51,6 +54,7 @@ pub const MODULES: &[Module] = &[
     module::<Kvs>(On::All),
     module::<KvsWatch>(On::All),
     module::<Resource>(On::All),
+    Module { args: &["sync=heartbeat.pulse"], ..module::<Cron>(On::Leader) },
     module::<JobManager>(On::Leader),
     module::<JobInfo>(On::All),
     module::<JobList>(On::Leader),
@@ -75,6 +79,7 @@ const fn module<S: Service>(on: On) -> Module {
     Module {
         name: S::NAME,
         on,
+        args: &[],
         start: |broker, name, args| {
             Box::pin(async move { service::load::<S>(&broker, name.as_deref(), &args).await })
         },
@@ -160,8 +165,9 @@ impl Modules {
                 On::Leader => broker.rank() == 0,
                 On::Request => false,
             };
+            let args: Vec<String> = module.args.iter().map(|arg| (*arg).to_owned()).collect();
             if wanted && self.get(module.name).is_none() {
-                self.load(broker, module.name, None, &[]).await.map_err(|failure| {
+                self.load(broker, module.name, None, &args).await.map_err(|failure| {
                     Failure::new(failure.errno, format!("{}: {failure}", module.name))
                 })?;
             }

@@ -221,7 +221,7 @@ pub fn describe(status: ExitStatus) -> String {
     format!("{how} (rc={})", shell_exit_code(status))
 }
 
-fn signal_text(number: i32) -> String {
+pub(crate) fn signal_text(number: i32) -> String {
     use nix::sys::signal::Signal;
     let text = match Signal::try_from(number) {
         Ok(Signal::SIGHUP) => "Hangup",

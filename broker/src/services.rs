@@ -7,6 +7,7 @@ pub mod config;
 pub mod connector_local;
 pub mod content;
 pub mod content_sqlite;
+pub mod cron;
 pub mod event;
 pub mod groups;
 pub mod heaptrace;

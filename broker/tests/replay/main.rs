@@ -9,6 +9,7 @@ mod instance;
 mod attr;
 mod config;
 mod core_services;
+mod cron;
 mod event;
 mod log;
 mod module;

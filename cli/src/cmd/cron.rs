@@ -381,7 +381,7 @@ fn scheduled(command: &str, entry: &rpc::Entry) {
 }
 
 async fn entries(flux: &Client) -> Result<Vec<rpc::Entry>, Failure> {
-    let response = flux.rpc::<rpc::List>(Nodeid::ANY, &Object::new()).await.map_err(failed)?;
+    let response = flux.rpc::<rpc::List>(Nodeid::ANY, &rpc::ListRequest).await.map_err(failed)?;
     response
         .entries
         .into_iter()

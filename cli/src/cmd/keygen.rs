@@ -29,7 +29,7 @@ impl Keygen {
         }
         let mut certificate = Certificate::generate().map_err(Failure::new)?;
         let host = gethostname().map_err(|e| Failure::of("gethostname", e.desc()))?;
-        let host = host.to_string_lossy().into_owned();
+        let host = as_value(&host.to_string_lossy());
         let mut metadata = Vec::new();
         metadata.extend(self.name.map(|name| ("name".to_owned(), name)));
         metadata.extend(self.meta.iter().map(|pair| {
@@ -53,5 +53,22 @@ impl Keygen {
             certificate.save(&path).map_err(Failure::new)?;
         }
         Ok(0)
+    }
+}
+
+/// A host name as a certificate can hold it, which knows no underscore.
+fn as_value(host: &str) -> String {
+    host.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '-', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_host_name_fits_into_a_certificate() {
+        assert_eq!(as_value("node_1.example.org"), "node-1.example.org");
+        let mut certificate = Certificate::generate().unwrap();
+        certificate.set_meta_default("name", &as_value("b\u{fc}ro_7\"")).unwrap();
     }
 }

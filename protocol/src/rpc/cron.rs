@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::payload::Object;
+use crate::payload::{Object, Payload, PayloadError};
 use crate::{json_payload, methods};
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -112,6 +113,19 @@ pub struct SyncResponse {
     pub sync_disabled: Option<bool>,
 }
 
+/// An empty object; a message without payload is as good.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ListRequest;
+
+impl Payload for ListRequest {
+    fn decode(_: Option<&Bytes>) -> Result<ListRequest, PayloadError> {
+        Ok(ListRequest)
+    }
+    fn encode(&self) -> Result<Option<Bytes>, PayloadError> {
+        Object::new().encode()
+    }
+}
+
 json_payload!(
     CreateRequest,
     Entry,
@@ -127,7 +141,7 @@ methods! {
     Create: "cron.create", Owner, One, CreateRequest => Entry;
     /// ENOENT.
     Delete: "cron.delete", Owner, One, DeleteRequest => Entry;
-    List: "cron.list", Owner, One, Object => ListResponse;
+    List: "cron.list", Owner, One, ListRequest => ListResponse;
     /// ENOENT.
     Start: "cron.start", Owner, One, IdRequest => Entry;
     /// ENOENT.
