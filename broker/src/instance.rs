@@ -15,6 +15,7 @@ use crate::connector::Connector;
 use crate::log::{self, Severity};
 use crate::overlay::Overlay;
 use crate::overlay::transport::TransportError;
+use crate::parent;
 use crate::rc::Script;
 use crate::rundir::{Rundir, RundirError};
 use crate::service::{self, Loaded};
@@ -85,6 +86,7 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     set_general_attrs(&attrs, rank, size);
     let owner = Userid(getuid().as_raw());
     let broker = Broker::new(rank, size, owner, attrs, config);
+    parent::set_attrs(broker.attrs(), broker.environment());
     for warning in broker.config().warnings() {
         broker.log().append(Severity::Warning, "config", &warning);
     }
@@ -96,6 +98,7 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     let connector = Connector::listen(&broker, &socket)
         .map_err(|error| StartError::Listen { path: socket.clone(), error })?;
     let services = load_services(&broker).await?;
+    parent::announce(&broker, hostname(broker.attrs()));
     let mut state = life.state();
     // The sender lives as long as `life`.
     let _ = state.wait_for(|state| *state == State::Exit).await;

@@ -18,6 +18,7 @@ pub mod mailbox;
 pub mod methods;
 pub mod modules;
 pub mod overlay;
+pub mod parent;
 pub mod paths;
 pub mod peers;
 pub mod plugin;

@@ -14,6 +14,7 @@
 //! | [`state`], [`drain`], [`inventory`], [`hosts`] | what is known, pure |
 //! | [`history`] | drain state from the events of former times, pure |
 //! | [`settings`], [`verify`] | the configuration |
+//! | [`enclosing`] | the instance of which we are a job |
 //! | [`hardware`], [`topology`] | what hosts have, and the sum of it |
 //! | [`monitor`] | who is online |
 //! | [`posts`], [`store`], [`journal`] | events: their order, the KVS, who follows them |
@@ -22,6 +23,7 @@
 
 pub mod acquire;
 pub mod drain;
+pub mod enclosing;
 pub mod hardware;
 pub mod history;
 pub mod hosts;
@@ -141,6 +143,7 @@ impl Service for Resource {
         }
         if context.rank() == 0 {
             resource.begin(context, args.force_up || settings.fake, is_recovery)?;
+            enclosing::follow(context);
         }
         Ok(resource)
     }
@@ -342,6 +345,9 @@ async fn find_inventory(
     }
     if context.rank() != 0 {
         return inventory_of_parent(context).await;
+    }
+    if let Some(inventory) = enclosing::inventory(context, settings.rediscover).await? {
+        return Ok(Some(inventory));
     }
     let kept = store::inventory(context.handle()).await?;
     Ok(kept.map(|set| Inventory { set, method: Method::KVS }))
