@@ -17,10 +17,10 @@ use crate::attach::Attach;
 use crate::cmd::uri;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::outln;
 use crate::submission::nest::{Nest, Program};
 use crate::submission::options::Common;
 use crate::submission::{refuse, send};
+use crate::{jobid, outln};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-alloc [OPTIONS...] [COMMAND] [ARGS...]")]
@@ -54,9 +54,9 @@ impl Alloc {
             return self.background(&context, &flux, id).await;
         }
         if self.verbose > 0 {
-            eprintln!("jobid: {}", id.f58());
+            eprintln!("jobid: {}", jobid::f58(id));
         }
-        Attach::default().run(&flux, id, &id.f58().to_string()).await
+        Attach::default().run(&flux, id, &jobid::f58(id)).await
     }
 
     fn jobspec(&self, context: &Context) -> Result<Jobspec, Failure> {
@@ -88,7 +88,7 @@ impl Alloc {
             ready = self.ready(context, flux, id) => ready?,
             interrupted = tokio::signal::ctrl_c() => {
                 interrupted.map_err(refuse)?;
-                eprintln!("\r{}: Interrupt: canceling job", id.f58());
+                eprintln!("\r{}: Interrupt: canceling job", jobid::f58(id));
                 let request = job_manager::RaiseRequest {
                     id,
                     kind: "cancel".to_owned(),
@@ -100,7 +100,7 @@ impl Alloc {
                 return Err(Failure::silent(1));
             }
         }
-        outln!("{}", id.f58());
+        outln!("{}", jobid::f58(id));
         Ok(0)
     }
 
@@ -110,8 +110,8 @@ impl Alloc {
         let mut zero = None;
         loop {
             let Some(response) = events.next().await? else {
-                Attach::default().run(flux, id, &id.f58().to_string()).await?;
-                return Err(refuse(format_args!("{}: unexpectedly exited", id.f58())));
+                Attach::default().run(flux, id, &jobid::f58(id)).await?;
+                return Err(refuse(format_args!("{}: unexpectedly exited", jobid::f58(id))));
             };
             let event = Event::decode(response.event.trim_end()).map_err(refuse)?;
             let zero = *zero.get_or_insert(event.timestamp);
@@ -132,7 +132,7 @@ impl Alloc {
             child
                 .rpc::<state_machine::Wait>(Nodeid::ANY, &Empty)
                 .await
-                .map_err(|_| refuse(format_args!("{}: instance startup failed", id.f58())))?;
+                .map_err(|_| refuse(format_args!("{}: instance startup failed", jobid::f58(id))))?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.log(id, now.as_secs_f64() - zero, "ready");
             return Ok(());
@@ -141,7 +141,7 @@ impl Alloc {
 
     fn log(&self, id: JobId, since: f64, text: &str) {
         if self.verbose > 0 {
-            eprintln!("{}: {since:6.3}s: {text}", id.f58());
+            eprintln!("{}: {since:6.3}s: {text}", jobid::f58(id));
         }
     }
 }

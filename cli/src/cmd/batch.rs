@@ -10,7 +10,7 @@ use crate::failure::{Failure, Outcome, strerror};
 use crate::submission::nest::{Nest, Program};
 use crate::submission::options::Common;
 use crate::submission::{directives, files, refuse, send};
-use crate::{outln, table, usage};
+use crate::{jobid, outln, table, usage};
 
 /// Where the output goes unless the job says otherwise.
 const OUTPUT: &str = "flux-{{id}}.out";
@@ -45,7 +45,7 @@ impl Batch {
         let flux = context.connect().await?;
         let id = send::send(&flux, &request).await?;
         if !options.common.quiet {
-            outln!("{}", id.f58());
+            outln!("{}", jobid::f58(id));
         }
         Ok(0)
     }

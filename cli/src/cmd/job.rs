@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use crate::context::Context;
 use crate::failure::Outcome;
 
+mod attach;
 mod control;
 mod info;
 mod list;
@@ -36,6 +37,8 @@ enum Command {
     /// List job(s) by id
     #[command(hide = true)]
     ListIds(list::ListIds),
+    /// Interactively attach to job
+    Attach(attach::AttachCommand),
     /// Set job urgency (0-31, HOLD, EXPEDITE, DEFAULT)
     Urgency(urgency::Urgency),
     /// Cancel one or more jobs
@@ -89,6 +92,7 @@ impl JobCommand {
             Command::List(command) => command.run(context).await,
             Command::ListInactive(command) => command.run(context).await,
             Command::ListIds(command) => command.run(context).await,
+            Command::Attach(command) => command.run(context).await,
             Command::Urgency(command) => command.run(context).await,
             Command::Cancel(command) => command.run(context).await,
             Command::Cancelall(command) => command.run(context).await,

@@ -5,6 +5,7 @@ use clap::Args;
 use crate::attach::Attach;
 use crate::context::Context;
 use crate::failure::Outcome;
+use crate::jobid;
 use crate::submission::options::{Common, Tasks};
 use crate::submission::{build, send};
 
@@ -35,7 +36,7 @@ impl Run {
         let flux = context.connect().await?;
         let id = send::send(&flux, &request).await?;
         if tasks.verbose > 0 {
-            eprintln!("jobid: {}", id.f58());
+            eprintln!("jobid: {}", jobid::f58(id));
         }
         let attach = Attach {
             label_io: common.label_io,
@@ -45,6 +46,6 @@ impl Run {
             stdin_ranks: common.input.filter(|input| build::names_tasks(input)),
             ..Attach::default()
         };
-        attach.run(&flux, id, &id.f58().to_string()).await
+        attach.run(&flux, id, &jobid::f58(id)).await
     }
 }

@@ -17,6 +17,7 @@ use super::progress::{Counts, Kind, Progress};
 use super::{build, refuse, send};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
+use crate::jobid;
 
 /// Requests without an answer; more would only wait somewhere else.
 const IN_FLIGHT: usize = 512;
@@ -144,7 +145,7 @@ impl<'a> Bulk<'a> {
         match sent.answer.await {
             Ok(response) => {
                 if !sent.quiet {
-                    sent.out.line(&response.id.f58().to_string());
+                    sent.out.line(&jobid::f58(response.id));
                 }
                 if let Some(followed) = &self.followed {
                     followed.expect();

@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::progress::{Counts, Progress};
 use crate::job_output::Entry;
+use crate::jobid;
 use crate::signal::Ended;
 
 /// How often the progress bar is drawn anew while much happens.
@@ -278,7 +279,7 @@ impl Followed {
         }
         let mut labelled = Vec::with_capacity(text.len() + 32);
         for line in text.split_inclusive(|byte| *byte == b'\n') {
-            labelled.extend_from_slice(format!("{}: ", job.id.f58()).as_bytes());
+            labelled.extend_from_slice(format!("{}: ", jobid::f58(job.id)).as_bytes());
             labelled.extend_from_slice(line);
             if !line.ends_with(b"\n") {
                 labelled.push(b'\n');
@@ -296,7 +297,7 @@ impl Followed {
 
     fn stamped(&self, job: &Job, timestamp: f64, text: &str) {
         let since = timestamp - self.lock().zero.unwrap_or(timestamp);
-        job.err.line(&format!("{}: {since:.3}s: {text}", job.id.f58()));
+        job.err.line(&format!("{}: {since:.3}s: {text}", jobid::f58(job.id)));
     }
 
     fn note_time(&self, timestamp: f64) {
