@@ -162,10 +162,10 @@ impl Top {
         let mut text = String::from("\x1b[H");
         for line in screen.lines(width, height, self.color.stdout()) {
             text.push_str(&line);
-            text.push_str("\x1b[K\r\n");
+            text.push_str("\x1b[K\n");
         }
         // No newline behind the last line, which would scroll.
-        text.truncate(text.len().saturating_sub(2));
+        text.truncate(text.len().saturating_sub(1));
         text.push_str("\x1b[J");
         crate::out!("{text}");
         crate::output::flush();

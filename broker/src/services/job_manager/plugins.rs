@@ -431,9 +431,15 @@ impl JobManager {
 
     /// Why a job waits, for `flux job why`.
     pub(crate) fn explain(&mut self, context: &Context, id: JobId, plugin: &str, text: &str) {
-        let reason = serde_json::json!({ "why": { (plugin): text } });
+        let reason = serde_json::json!({ "why": { (identifier(plugin)): text } });
         self.annotate(context, id, &reason);
     }
+}
+
+/// Names of annotations are identifiers: Flux's Python library refuses whole listings otherwise.
+fn identifier(name: &str) -> String {
+    let name = name.trim_start_matches(|c: char| !c.is_ascii_alphabetic());
+    name.replace(|c: char| !c.is_ascii_alphanumeric(), "_")
 }
 
 /// Load a plugin with what it has kept.

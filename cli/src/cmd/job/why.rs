@@ -63,15 +63,30 @@ async fn explain(flux: &Client, id: JobId, text: &str) -> Result<Vec<String>, Fa
         })?;
     let job = JobInfo::new(Value::Object(response.job))
         .ok_or_else(|| Failure::of(text, "job-list does not tell the job's id"))?;
-    match job.state() {
-        Some(State::Sched) => Ok(waiting_for_resources(&job, &surroundings(flux, &job).await)),
+    let mut lines = match job.state() {
+        Some(State::Sched) => waiting_for_resources(&job, &surroundings(flux, &job).await),
         Some(State::Run) => {
             // A guest's log of another guest's job is none of his business: then it just runs.
             let log = lookup(flux, id, "eventlog", 0).await.unwrap_or_default();
-            Ok(vec![running(&job, &log)])
+            vec![running(&job, &log)]
         }
-        _ => Ok(vec![elsewhere(&job)]),
-    }
+        _ => vec![elsewhere(&job)],
+    };
+    lines.extend(plugins(&job));
+    Ok(lines)
+}
+
+/// What plugins that hold the job have to say.
+fn plugins(job: &JobInfo) -> Vec<String> {
+    let waits =
+        matches!(job.state(), Some(State::Depend | State::Priority | State::Sched | State::Run));
+    let reasons = job.annotation("why").and_then(Value::as_object);
+    reasons
+        .into_iter()
+        .flatten()
+        .filter_map(|(plugin, text)| Some(format!("{plugin}: {}", text.as_str()?)))
+        .filter(|_| waits)
+        .collect()
 }
 
 async fn surroundings(flux: &Client, job: &JobInfo) -> Surroundings {
@@ -248,6 +263,15 @@ mod tests {
             "has resources on n1 and is about to start"
         );
         assert_eq!(running(&job, ""), "runs on n1");
+    }
+
+    #[test]
+    fn plugins_have_their_say_while_the_job_waits() {
+        let annotations = json!({ "why": { "begin_time": "until noon" } });
+        let waits = job(json!({ "id": 1, "state": 2, "annotations": annotations }));
+        assert_eq!(plugins(&waits), ["begin_time: until noon"]);
+        let gone = job(json!({ "id": 1, "state": 64, "annotations": annotations }));
+        assert!(plugins(&gone).is_empty());
     }
 
     #[test]
