@@ -53,7 +53,7 @@ impl Guest {
     }
 
     /// Begin the job's `exec.eventlog`, and make `guest` in the job's directory a link to the
-    /// namespace. The shells need not wait for it.
+    /// namespace.
     pub(super) async fn open(&self, context: &Context) -> Result<(), Failure> {
         let handle = context.handle();
         let link = Treeobj::symlink(Some(&self.namespace), ".");

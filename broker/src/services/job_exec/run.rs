@@ -172,14 +172,18 @@ impl Run {
             }
         };
         let timer = self.clone().watch_expiration(context.clone());
-        let run = async { tokio::join!(guest.open(context), self.run_shells(context)) };
-        let (opened, status) = tokio::select! {
-            done = run => done,
+        // Whoever sees the start event may look for the logs in the guest directory.
+        let run = async {
+            if let Err(failure) = guest.open(context).await {
+                let text = format!("{}: guest namespace: {failure}", self.id.f58());
+                context.log(Severity::Err, text);
+            }
+            self.run_shells(context).await
+        };
+        let status = tokio::select! {
+            status = run => status,
             never = timer => match never {},
         };
-        if let Err(failure) = opened {
-            context.log(Severity::Err, format!("{}: guest namespace: {failure}", self.id.f58()));
-        }
         guest.close(context, self.shells.leader_status(), Some(status)).await;
         if let Err(failure) = guest.link(context).await {
             context.log(Severity::Err, format!("{}: guest namespace: {failure}", self.id.f58()));
