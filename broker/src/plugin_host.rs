@@ -46,15 +46,17 @@ fn cache_dir(broker: &Broker) -> Option<PathBuf> {
     if let Some(statedir) = attrs.get("statedir") {
         return Some(PathBuf::from(statedir).join("plugin-cache"));
     }
+    user_cache().or_else(|| Some(PathBuf::from(attrs.get("rundir")?).join("plugin-cache")))
+}
+
+/// For compiled plugins, in the cache of the user.
+pub(crate) fn user_cache() -> Option<PathBuf> {
     let from_env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let user = from_env("XDG_CACHE_HOME")
+    from_env("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(from_env("HOME")?).join(".cache")))
-        .filter(|dir| dir.is_absolute() && dir.parent().is_some_and(std::path::Path::is_dir));
-    match user {
-        Some(dir) => Some(dir.join("flux-wasm/plugins")),
-        None => Some(PathBuf::from(attrs.get("rundir")?).join("plugin-cache")),
-    }
+        .filter(|dir| dir.is_absolute() && dir.parent().is_some_and(std::path::Path::is_dir))
+        .map(|dir| dir.join("flux-wasm/plugins"))
 }
 
 /// Plugins log from threads of their own; the broker's log is on this one.

@@ -4,6 +4,15 @@
 //! users and have no engine of their own. Nothing here needs a broker; what a plugin asks of one
 //! is answered from what is given.
 
+/// A line for whoever reads; one who has gone is not missed.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout().lock(), $($text)*);
+    }};
+}
+
+mod bench;
 mod check;
 mod ingest;
 mod inspect;
@@ -37,6 +46,8 @@ enum Verb {
     Check(check::Check),
     /// Replay recorded jobs through a plugin
     Test(replay::Test),
+    /// Measure how long a plugin takes
+    Bench(bench::Bench),
     /// List the plugins of a kind in the plugin path
     List(ingest::List),
     /// Judge jobs on standard input, a line each
@@ -83,6 +94,7 @@ async fn run(verb: Verb) -> Outcome {
         Verb::Inspect(inspect) => inspect.run(),
         Verb::Check(check) => check.run().await,
         Verb::Test(test) => test.run().await,
+        Verb::Bench(bench) => bench.run().await,
         Verb::List(list) => list.run(),
         Verb::Validate(validate) => validate.run().await,
         Verb::Frobnicate(frobnicate) => frobnicate.run().await,
@@ -110,13 +122,23 @@ impl Given {
 
 /// A host without a broker. What plugins log goes to standard error.
 fn host(config: Map<String, Value>, jobs: SharedJobs, replay: Option<Replay>) -> PluginHost {
+    host_with(config, jobs, replay, crate::plugin_host::user_cache())
+}
+
+/// The same, with a folder for compiled modules.
+fn host_with(
+    config: Map<String, Value>,
+    jobs: SharedJobs,
+    replay: Option<Replay>,
+    cache: Option<PathBuf>,
+) -> PluginHost {
     let (notices, _) = mpsc::unbounded_channel();
     let log = |plugin: &str, level: Level, text: &str| {
         eprintln!("{plugin}: {}: {text}", show::level(level));
     };
     let config = HostConfig {
         path: default_path(),
-        cache: None,
+        cache,
         log: Arc::new(log),
         jobs,
         owner: nix::unistd::geteuid().as_raw(),

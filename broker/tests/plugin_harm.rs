@@ -280,3 +280,41 @@ async fn unknown_plugin_is_not_found() {
     assert!(matches!(error, LoadError::Source { .. }));
     assert_eq!(error.to_string(), "nope.so: No such plugin found");
 }
+
+/// Bytes that are nearly a plugin: some are changed, a part is taken out, doubled or cut off.
+#[test]
+fn whatever_bytes_come_are_inspected_or_refused() {
+    let good = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plugins/c-nofoo.wasm"));
+    let good = good.unwrap();
+    let tiny = wat::parse_str(
+        "(module (memory 1) (func (export \"f\") (param i32) (result i32) local.get 0)
+           (@custom \"flux:abi\" \"flux-plugin 1.0\\0akind jobtap\\0aname x\\0a\"))",
+    )
+    .unwrap();
+    let mut state = 0x9e37_79b9_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let mut inspected = 0;
+    for round in 0..20_000 {
+        // The large one is slow to validate.
+        let mut bytes = if round % 100 == 0 { good.clone() } else { tiny.clone() };
+        for _ in 0..=random(4) {
+            let at = random(bytes.len());
+            match random(4) {
+                0 => bytes[at] = random(256) as u8,
+                1 => bytes[at] ^= 1 << random(8),
+                2 => bytes.truncate(at.max(1)),
+                _ => {
+                    let part = bytes[at..(at + random(16)).min(bytes.len())].to_vec();
+                    bytes.splice(at..at, part);
+                }
+            }
+        }
+        inspected += usize::from(flux_broker::plugin::inspect(&bytes).is_ok());
+    }
+    assert!(inspected > 0, "no change at all was harmless");
+}

@@ -73,7 +73,10 @@ commands! {
     "help" Builtin cmd::help::Help: "Display help information for flux commands";
     "hostlist" Argparse cmd::hostlist::HostlistArgs: "Fetch, combine, and manipulate Flux hostlists";
     "job" Optparse cmd::job::JobCommand: "Job housekeeping and control";
+    "job-frobnicator" Argparse cmd::job_ingest::JobFrobnicator: "Modify Flux jobs from lines of JSON input on stdin";
+    "job-validator" Argparse cmd::job_ingest::JobValidator: "Validate Flux jobs from lines of JSON input on stdin";
     "jobs" Argparse cmd::jobs::Jobs: "List jobs submitted to Flux";
+    "jobtap" Argparse cmd::jobtap::Jobtap: "List, remove, and load job-manager plugins";
     "keygen" Optparse cmd::keygen::Keygen: "Generate a certificate for the overlay network";
     "kvs" Optparse cmd::kvs::Kvs: "Flux key-value store utility";
     "logger" Optparse cmd::logger::Logger: "Create a Flux log entry";
@@ -84,6 +87,7 @@ commands! {
     "pgrep" Argparse cmd::pgrep::Pgrep: "Look up jobs by name or range of ids";
     "ping" Optparse cmd::ping::Ping: "Measure round-trip latency to Flux services";
     "pkill" Argparse cmd::pgrep::Pkill: "Cancel jobs by name or range of ids";
+    "plugin" Argparse cmd::plugin::Plugin: "Make, inspect, check and test plugins";
     "pmi" Builtin cmd::pmi::PmiArgs: "Simple PMI test client";
     "proxy" Builtin cmd::proxy::Proxy: "Create proxy environment for Flux instance";
     "pstree" Argparse cmd::pstree::Pstree: "Display job hierarchies";

@@ -21,13 +21,8 @@ impl Check {
     pub(super) async fn run(self) -> Outcome {
         let (bytes, inspection) = inspect::read(&self.file)?;
         let manifest = &inspection.manifest;
-        println!("{} {}, a {} plugin", manifest.name, manifest.version, manifest.kind);
-        println!(
-            "  ABI {}, {} bytes, {} imports",
-            manifest.abi,
-            bytes.len(),
-            inspection.imports.len()
-        );
+        say!("{} {}, a {} plugin", manifest.name, manifest.version, manifest.kind);
+        say!("  ABI {}, {} bytes, {} imports", manifest.abi, bytes.len(), inspection.imports.len());
         let (spec, kind) = spec_of(&self.file, self.given.conf()?)?;
         let start = Instant::now();
         let host = host(self.given.broker_config()?, SharedJobs::default(), None);
@@ -39,7 +34,7 @@ impl Check {
         } else {
             let plugin = host.load(&spec, kind, Default::default()).await;
             let plugin = plugin.map_err(|error| error.to_string())?;
-            println!("  compiles, links and starts ({:.0?})", start.elapsed());
+            say!("  compiles, links and starts ({:.0?})", start.elapsed());
             let query = plugin.query().await.map_err(|error| error.to_string())?;
             serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&query)
                 .map_err(|error| format!("query is not a JSON object: {error}"))?;
@@ -49,15 +44,15 @@ impl Check {
             }
         }
         for topic in manifest.topics.iter().filter(|_| kind != Kind::Jobtap) {
-            println!("  note: topic {topic} has no meaning for a {kind} plugin");
+            say!("  note: topic {topic} has no meaning for a {kind} plugin");
         }
         for topic in manifest.topics.iter().filter(|topic| kind == Kind::Jobtap && !known(topic)) {
-            println!("  note: topic {topic} is called by other plugins alone");
+            say!("  note: topic {topic} is called by other plugins alone");
         }
         for capability in &manifest.capabilities {
-            println!("  needs caps = [\"{capability}\"]");
+            say!("  needs caps = [\"{capability}\"]");
         }
-        println!("ok");
+        say!("ok");
         Ok(ExitCode::SUCCESS)
     }
 }

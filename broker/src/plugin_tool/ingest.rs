@@ -55,10 +55,10 @@ impl List {
         let kinds = [Kind::Validator, Kind::Frobnicator, Kind::Jobtap, Kind::Scheduler];
         let kind = kinds.into_iter().find(|kind| kind.name() == self.kind);
         let kind = kind.ok_or_else(|| format!("{}: no such kind of plugin", self.kind))?;
-        println!("Available plugins:");
+        say!("Available plugins:");
         for (path, manifest) in host(Map::new(), SharedJobs::default(), None).available(kind) {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            println!("{name:<20}  {}", manifest.description);
+            say!("{name:<20}  {}", manifest.description);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -163,7 +163,7 @@ impl Ingest {
             }
             let answer = answer(self.submission(&line)?).await;
             failed |= answer.get("errnum").and_then(Value::as_u64).unwrap_or(0) != 0;
-            println!("{answer}");
+            say!("{answer}");
         }
         // With jobspecs alone the exit code tells the result.
         Ok(ExitCode::from(u8::from(failed && self.jobspec_only)))

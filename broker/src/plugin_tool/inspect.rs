@@ -23,7 +23,7 @@ impl Inspect {
         let (bytes, inspection) = read(&self.file)?;
         let report = report(&bytes, &inspection);
         if self.json {
-            println!("{report}");
+            say!("{report}");
         } else if let Value::Object(report) = report {
             for (key, value) in report {
                 print_line(&key, &value);
@@ -89,14 +89,14 @@ fn report(bytes: &[u8], inspection: &Inspection) -> Value {
 
 fn print_line(key: &str, value: &Value) {
     match value {
-        Value::String(text) => println!("{key:<14}{text}"),
-        Value::Array(list) if list.is_empty() => println!("{key:<14}-"),
+        Value::String(text) => say!("{key:<14}{text}"),
+        Value::Array(list) if list.is_empty() => say!("{key:<14}-"),
         Value::Array(list) => {
             for (index, item) in list.iter().enumerate() {
                 let key = if index == 0 { key } else { "" };
-                println!("{key:<14}{}", item.as_str().unwrap_or_default());
+                say!("{key:<14}{}", item.as_str().unwrap_or_default());
             }
         }
-        other => println!("{key:<14}{other}"),
+        other => say!("{key:<14}{other}"),
     }
 }

@@ -50,6 +50,8 @@ fn parse(text: &str) -> Result<Vec<Recorded>, String> {
 fn job(value: &Value) -> Result<Recorded, String> {
     let get = |key: &str| value.get(key).or_else(|| value.get("kvs")?.get(key));
     let id = get("id").ok_or("a job has no id")?;
+    // Captured jobs tell it in all its forms.
+    let id = id.get("f58").unwrap_or(id);
     let id = match (id.as_u64(), id.as_str()) {
         (Some(id), _) => id,
         (_, Some(text)) => text.parse::<JobId>().map_err(|_| format!("'{text}' is no job id"))?.0,

@@ -100,7 +100,7 @@ async fn judge(plugin: &Plugin, kind: Kind, jobs: &[Recorded]) {
             }),
         };
         let text = text.map(|text| text.unwrap_or_else(|error| format!("FAULT {error}")));
-        println!("{} {}", JobId(recorded.id).f58(), text.unwrap_or_default());
+        say!("{} {}", JobId(recorded.id).f58(), text.unwrap_or_default());
     }
 }
 
@@ -165,11 +165,11 @@ impl Stage {
             Some(Ok(answer)) => {
                 let said = show::answer(&answer);
                 let said = if said.is_empty() { "-".to_owned() } else { said.join("; ") };
-                println!("{time:.6}{who} {name}: {said}");
+                say!("{time:.6}{who} {name}: {said}");
                 answer.effects.iter().for_each(|effect| self.take(effect));
             }
-            Some(Err(error)) => println!("{time:.6}{who} {name}: FAULT {error}"),
-            None => println!("{time:.6}{who} {name}: no answer"),
+            Some(Err(error)) => say!("{time:.6}{who} {name}: FAULT {error}"),
+            None => say!("{time:.6}{who} {name}: no answer"),
         }
     }
 

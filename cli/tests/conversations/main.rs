@@ -147,6 +147,11 @@ fn exec_talks_as_the_real_one() {
 }
 
 #[test]
+fn jobtap_talks_as_the_real_one() {
+    converse("jobtap", &[]);
+}
+
+#[test]
 fn log_commands_talk_as_the_real_ones() {
     converse("dmesg-log", &[]);
 }
