@@ -235,6 +235,8 @@ impl Session<'_> {
                 eprintln!("flux-job: No job output found");
                 self.open -= 1;
             }
+            // The job ended without a start.
+            Heard::Exec(Err(error)) if error.errno() == Errno::ENOENT => self.open -= 1,
             Heard::Exec(Err(error)) | Heard::Output(Err(error)) => {
                 return Err(Failure::of("flux_job_event_watch_get", error));
             }

@@ -124,7 +124,7 @@ impl JobIngest {
             Err(failure) => return call.fail(failure),
         };
         let owner = context.broker().owner().0;
-        match signature::of_owner(&request.j, &checked) {
+        match signature::without_proof(&request.j, &checked) {
             Some(Ok(signed)) => self.signed(context, checked, request.j, signed, call),
             Some(Err(failure)) => call.fail(failure),
             None => {

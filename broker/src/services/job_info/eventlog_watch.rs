@@ -141,9 +141,7 @@ async fn watch_guest(
     log: &mut Lines<'_>,
 ) -> Result<(), Failure> {
     let guest = format!("{}.guest", id.kvs());
-    if wait_create {
-        wait_for_guest(handle, id).await?;
-    }
+    wait_for_guest(handle, id).await?;
     let namespace = match kvs_read::treeobj(handle, &guest).await? {
         Treeobj::Symlink(link) => link.namespace,
         _ => None,

@@ -53,12 +53,18 @@ impl Checked {
         self.cred
     }
 
-    /// Hold the signer against the sender, and parse what was signed.
-    pub(super) fn admit(self, j: String, signed: flux_sign::Request) -> Result<Request, Failure> {
-        if signed.userid != self.cred.userid.0 && !self.is_presigned() {
-            let text = format!("signer={} != requestor={}", signed.userid, self.cred.userid);
+    /// A request must be its sender's own, unless it came signed.
+    pub(super) fn check_signer(&self, signer: i64) -> Result<(), Failure> {
+        if signer != i64::from(self.cred.userid.0) && !self.is_presigned() {
+            let text = format!("signer={signer} != requestor={}", self.cred.userid);
             return Err(Failure::new(Errno::EPERM, text));
         }
+        Ok(())
+    }
+
+    /// Hold the signer against the sender, and parse what was signed.
+    pub(super) fn admit(self, j: String, signed: flux_sign::Request) -> Result<Request, Failure> {
+        self.check_signer(i64::from(signed.userid))?;
         let jobspec = serde_json::from_slice(&signed.payload)
             .map_err(|error| invalid(not_json(&signed.payload, &error)))?;
         let flags = self.flags & !flags::SIGNED;
