@@ -74,6 +74,9 @@ impl JobManager {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if std::mem::take(&mut job.pending.alloc_queued) {
             self.alloc.queue.remove(id);
+            // No answer of the scheduler will come to go on with.
+            let after = context.clone();
+            context.later(move |manager: &mut JobManager| manager.act(&after, id));
         }
         if self.alloc.sent.contains(&id) && !job.pending.alloc_cancel_sent {
             job.pending.alloc_cancel_sent = true;
