@@ -22,7 +22,6 @@ pub(crate) mod rlimit;
 pub(crate) mod send;
 pub(crate) mod shell_words;
 pub(crate) mod uri;
-pub(crate) mod when;
 
 use std::fmt::Display;
 

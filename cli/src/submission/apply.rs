@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::env::{self, Variables};
 use super::options::{Common, Dependency};
-use super::{constraint, files, refuse, rlimit, uri, when};
+use super::{constraint, files, refuse, rlimit, uri};
 use crate::failure::Failure;
+use crate::when;
 
 /// When a job is told that its time is nearly up, unless it says otherwise.
 const SIGNAL_TIMELEFT: u32 = 60;
@@ -81,7 +82,7 @@ impl Dependency {
         match self {
             Dependency::Uri(uri) => uri::parse(uri, "dependency"),
             Dependency::BeginTime(text) => {
-                let time = when::parse(text, &jiff::Zoned::now())?;
+                let time = when::parse(text, when::now()).map_err(refuse)?;
                 Ok(json!({"scheme": "begin-time", "value": python_float(time)}))
             }
         }

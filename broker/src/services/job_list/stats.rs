@@ -21,17 +21,44 @@ pub(super) fn count<'a>(jobs: impl Iterator<Item = &'a Job>, purged: u64) -> Sta
         *slot += 1;
         states.total += 1;
         if job.state == State::Inactive {
+            // Each job in one of them only: those who want all failures add them up.
             match job.result {
                 Some(result::COMPLETED) => stats.successful += 1,
                 Some(result::CANCELED) => stats.canceled += 1,
                 Some(result::TIMEOUT) => stats.timeout += 1,
-                _ => {}
-            }
-            if job.result != Some(result::COMPLETED) {
-                // As the real one has it: canceled and timed-out jobs have failed, too.
-                stats.failed += 1;
+                _ => stats.failed += 1,
             }
         }
     }
     stats
+}
+
+#[cfg(test)]
+mod tests {
+    use flux_protocol::fluid::JobId;
+
+    use super::*;
+
+    #[test]
+    fn an_ended_job_counts_for_one_result_only() {
+        let results = [
+            result::COMPLETED,
+            result::FAILED,
+            result::CANCELED,
+            result::CANCELED,
+            result::TIMEOUT,
+        ];
+        let jobs: Vec<Job> = results
+            .into_iter()
+            .map(|result| {
+                let mut job = Job::new(JobId(1));
+                job.state = State::Inactive;
+                job.result = Some(result);
+                job
+            })
+            .collect();
+        let stats = count(jobs.iter(), 0);
+        assert_eq!((stats.successful, stats.failed, stats.canceled, stats.timeout), (1, 1, 2, 1));
+        assert_eq!(stats.job_states.inactive, 5);
+    }
 }
