@@ -108,9 +108,14 @@ impl Overlay {
 
     /// The link to the parent that had let this broker in is broken for good.
     pub(super) fn parent_lost(&self, reason: &str) {
+        // A parent that leaves as well may be gone before its answer to the goodbye is read.
+        let leaving = self.parent.borrow().as_ref().is_some_and(|parent| parent.goodbye_sent);
         let lost = self.uplink.send_if_modified(|uplink| match uplink {
             Uplink::Joining | Uplink::Joined => {
-                *uplink = Uplink::Lost(reason.to_owned());
+                *uplink = match leaving {
+                    true => Uplink::Left,
+                    false => Uplink::Lost(reason.to_owned()),
+                };
                 true
             }
             Uplink::Refused(_) | Uplink::Lost(_) | Uplink::Left => false,

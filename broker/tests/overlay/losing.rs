@@ -1,5 +1,7 @@
 //! How brokers leave, and what becomes of those behind them.
 
+use std::time::Duration;
+
 use flux_broker::overlay::Uplink;
 use flux_broker::peers::Peers;
 use flux_protocol::errno::Errno;
@@ -163,6 +165,20 @@ fn children_are_gone_when_the_last_has_said_goodbye() {
         gone.await;
         assert!(!nodes[0].overlay.has_children());
         assert_eq!(nodes[0].health().status, "partial");
+    });
+}
+
+#[test]
+fn a_parent_that_goes_before_its_answer_to_a_goodbye_is_read_is_not_lost() {
+    run(async {
+        let mut nodes = Site::new(2, "kary:2").start_all().await;
+        let leaf = nodes.pop().unwrap();
+        let goodbye = leaf.overlay.goodbye();
+        // In place of the answer comes the end of the connection.
+        nodes.pop().unwrap().kill();
+        goodbye.await;
+        let lost = leaf.overlay.parent_lost();
+        assert!(tokio::time::timeout(Duration::ZERO, lost).await.is_err());
     });
 }
 
