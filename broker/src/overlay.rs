@@ -79,6 +79,8 @@ pub struct Overlay {
     children: RefCell<Children>,
     parent: RefCell<Option<Parent>>,
     uplink: watch::Sender<Uplink>,
+    /// A hello is on its way to the parent, which may have let this broker in already.
+    introduced: watch::Sender<bool>,
     online_children: watch::Sender<usize>,
     /// Of this broker's own subtree, and since when.
     status: Cell<(Status, Instant)>,
@@ -121,6 +123,7 @@ impl Overlay {
             version: hello::Version::of(broker.attrs()),
             transport: RefCell::new(transport),
             uplink: watch::Sender::new(Uplink::Joining),
+            introduced: watch::Sender::new(false),
             online_children: watch::Sender::new(0),
             status: Cell::new((children.subtree_status(), now)),
             children: RefCell::new(children),

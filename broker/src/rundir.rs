@@ -3,6 +3,7 @@
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use flux_protocol::errno::Errno;
 use nix::unistd::getuid;
 
 use crate::attrs::{Access, Attrs};
@@ -16,14 +17,16 @@ pub struct Rundir {
 /// Why a directory can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RundirError {
-    #[error("{attr} {}: {error}", path.display())]
+    #[error("{attr} {}: {}", path.display(), Errno::from(error))]
     Io { attr: &'static str, path: PathBuf, error: std::io::Error },
     #[error("{attr} {} is not a directory", path.display())]
     NotADirectory { attr: &'static str, path: PathBuf },
-    #[error("{attr} {} is not owned by the instance owner (uid {owner})", path.display())]
+    #[error("{attr} {} is not owned by the instance owner (uid {owner}); chown it, or start as its owner",
+        path.display())]
     Owner { attr: &'static str, path: PathBuf, owner: u32 },
-    #[error("{attr} {} can't be written to by the instance owner", path.display())]
-    NotWritable { attr: &'static str, path: PathBuf },
+    #[error("{attr} {} can't be written to by the instance owner: {}", path.display(),
+        errno.desc())]
+    NotWritable { attr: &'static str, path: PathBuf, errno: nix::errno::Errno },
 }
 
 impl Rundir {
@@ -110,8 +113,8 @@ fn check(path: &Path, attr: &'static str, shared: bool) -> Result<(), RundirErro
     if meta.uid() != owner {
         return Err(RundirError::Owner { attr, path, owner });
     }
-    if !shared && nix::unistd::access(&path, nix::unistd::AccessFlags::W_OK).is_err() {
-        return Err(RundirError::NotWritable { attr, path });
+    if !shared && let Err(errno) = nix::unistd::access(&path, nix::unistd::AccessFlags::W_OK) {
+        return Err(RundirError::NotWritable { attr, path, errno });
     }
     Ok(())
 }

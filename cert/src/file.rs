@@ -17,13 +17,15 @@ const MAX_FILE_LEN: u64 = 64 * 1024;
 /// Why a certificate could not be loaded. The text names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("Error loading certificate: {}: {}", path.display(), text_of(source))]
+    #[error("Error loading certificate: {}: {}{}", path.display(), text_of(source), advice(source))]
     Read { path: PathBuf, source: io::Error },
     /// Others may have copied the secret key.
-    #[error("Error loading certificate: {}: readable by group/other", .0.display())]
+    #[error("Error loading certificate: {}: readable by group/other; make it its owner's alone with chmod 600",
+        .0.display())]
     Readable(PathBuf),
     /// Others may have put in a key that they know.
-    #[error("Error loading certificate: {}: writable by group/other", .0.display())]
+    #[error("Error loading certificate: {}: writable by group/other; make it its owner's alone with chmod 600",
+        .0.display())]
     Writable(PathBuf),
     #[error("Error loading certificate: {}: {source}", path.display())]
     Parse { path: PathBuf, source: ParseError },
@@ -85,6 +87,17 @@ fn restrict(file: &File) -> io::Result<()> {
         file.set_permissions(Permissions::from_mode(OWNER_ONLY))?;
     }
     Ok(())
+}
+
+/// What to do about it.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "; make one with flux keygen, and give all brokers of the instance the same"
+        }
+        io::ErrorKind::PermissionDenied => "; it has to belong to the user who runs the broker",
+        _ => "",
+    }
 }
 
 /// The text of strerror(3), without the number that std appends.

@@ -64,7 +64,9 @@ impl Overlay {
             Message::request(rpc::Hello::TOPIC, Nodeid::ANY, Matchtag::NONE).with_payload(payload);
         message.cred.rolemask = Rolemask::OWNER;
         // A link that breaks again comes up again, and with it the hello.
-        let _ = self.send_up(&message);
+        if self.send_up(&message).is_ok() {
+            self.introduced.send_replace(true);
+        }
     }
 
     pub(super) fn hello_answered(&self, response: &Message) {
@@ -85,6 +87,7 @@ impl Overlay {
                 }
             }
         }
+        self.introduced.send_replace(false);
     }
 
     fn joined(&self, uuid: &str) {

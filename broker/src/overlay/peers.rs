@@ -7,6 +7,9 @@ use crate::peers::{LocalFuture, Peers};
 
 /// A parent that does not answer a goodbye for so long does not notice it either.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(60);
+/// The same for a hello. A broker that is to stop before it has joined has nothing to lose but a
+/// moment.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
 
 impl Peers for Overlay {
     fn joined(&self) -> LocalFuture<Result<(), String>> {
@@ -48,13 +51,20 @@ impl Peers for Overlay {
     }
 
     fn goodbye(&self) -> LocalFuture<()> {
-        if !self.send_goodbye() {
+        let Some(overlay) = self.broker.overlay().cloned() else {
             return Box::pin(std::future::ready(()));
-        }
-        let mut uplink = self.uplink();
+        };
         Box::pin(async move {
-            let answered = uplink.wait_for(|uplink| *uplink != Uplink::Joined);
-            let _ = tokio::time::timeout(GOODBYE_LIMIT, answered).await;
+            // Between hello and answer this broker does not know whether its parent counts it as
+            // online; if so, leaving without a word would make it lost.
+            let mut introduced = overlay.introduced.subscribe();
+            let settled = introduced.wait_for(|introduced| !introduced);
+            let _ = tokio::time::timeout(HELLO_LIMIT, settled).await;
+            if overlay.send_goodbye() {
+                let mut uplink = overlay.uplink();
+                let answered = uplink.wait_for(|uplink| *uplink != Uplink::Joined);
+                let _ = tokio::time::timeout(GOODBYE_LIMIT, answered).await;
+            }
         })
     }
 }

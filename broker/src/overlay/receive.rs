@@ -50,8 +50,11 @@ impl Overlay {
             Notice::ParentConnected { .. } if *self.uplink.borrow() == Uplink::Joining => {
                 self.send_hello();
             }
-            Notice::ParentDisconnected { .. } if self.is_joined() => {
-                self.parent_lost(&notice.to_string());
+            Notice::ParentDisconnected { .. } => {
+                self.introduced.send_replace(false);
+                if self.is_joined() {
+                    self.parent_lost(&notice.to_string());
+                }
             }
             _ => {}
         }
@@ -191,6 +194,7 @@ impl Overlay {
             return;
         }
         if *self.uplink.borrow() == Uplink::Joining {
+            self.introduced.send_replace(false);
             // It is shutting down, or has not noticed yet that the process before this one ended.
             let overlay = self.clone();
             let retry = tokio::task::spawn_local(async move {

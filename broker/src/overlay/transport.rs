@@ -95,7 +95,7 @@ pub enum Event {
 
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    #[error("error binding to {endpoint}: {source}")]
+    #[error("error binding to {endpoint}: {source}{}", advice(*source))]
     Bind { endpoint: String, source: zmq::Error },
     #[error("error connecting to {endpoint}: {source}")]
     Connect { endpoint: String, source: zmq::Error },
@@ -336,6 +336,15 @@ fn set_common(socket: &mut zmq::Socket, options: &Options) -> Result<(), Transpo
         sys::set_int(socket, zmq_sys::ZMQ_TCP_MAXRT, milliseconds(timeout))?;
     }
     Ok(())
+}
+
+/// What to do about an address that can't be had.
+fn advice(error: zmq::Error) -> &'static str {
+    match error {
+        zmq::Error::EADDRINUSE => "; does another broker run on this host?",
+        zmq::Error::EADDRNOTAVAIL | zmq::Error::ENODEV => "; no interface of this host has it",
+        _ => "",
+    }
 }
 
 /// Durations beyond 24 days are as good as 24 days.

@@ -183,6 +183,32 @@ fn a_parent_that_goes_before_its_answer_to_a_goodbye_is_read_is_not_lost() {
 }
 
 #[test]
+fn a_broker_that_is_stopped_between_hello_and_answer_is_offline_and_not_lost() {
+    run(async {
+        let site = Site::new(2, "kary:2");
+        let leader = site.start(0).await;
+        let leaf = site.start(1).await;
+        // The parent has let it in, but the answer has not been read yet.
+        until("1 online", || {
+            leader.child(1).0 == "full" || *leaf.overlay.uplink().borrow() == Uplink::Joined
+        })
+        .await;
+        leaf.leave().await;
+        until("1 offline", || leader.child(1).0 == "offline").await;
+        assert_eq!(leader.child(1), pair("offline", "administrative shutdown"));
+        assert!(!leader.has_logged("(rank 1) failed"));
+    });
+}
+
+#[test]
+fn a_broker_without_a_parent_to_tell_leaves_at_once() {
+    run(async {
+        let leaf = Site::new(2, "kary:2").start(1).await;
+        leaf.leave().await;
+    });
+}
+
+#[test]
 fn monitor_and_health_stream_every_change() {
     run(async {
         let site = Site::new(2, "kary:2");

@@ -149,7 +149,10 @@ fn error_of_binding_names_the_endpoint() {
         let error = end.transport.bind(&[&endpoint]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("error binding to {endpoint}: Address already in use")
+            format!(
+                "error binding to {endpoint}: Address already in use; does another broker run on \
+                 this host?"
+            )
         );
         // An error number that the zmq crate has no name for.
         let error = end.transport.bind(&["ipc:///dev/null/tbon-0"]).unwrap_err();

@@ -9,7 +9,7 @@ use rusqlite::ErrorCode;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StoreError {
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {}", path.display(), Errno::from(error))]
     File { path: PathBuf, error: std::io::Error },
     #[error("{} is in use by another broker", path.display())]
     InUse { path: PathBuf },

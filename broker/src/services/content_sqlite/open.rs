@@ -197,5 +197,8 @@ fn explain(path: &Path, error: rusqlite::Error) -> StoreError {
 }
 
 fn corrupt(path: &Path, reason: impl ToString) -> StoreError {
-    StoreError::Corrupt { path: path.to_owned(), reason: reason.to_string() }
+    // SQLite's check answers in lines, under a headline.
+    let reason = reason.to_string();
+    let lines = reason.lines().filter(|line| !line.starts_with("***"));
+    StoreError::Corrupt { path: path.to_owned(), reason: lines.collect::<Vec<_>>().join("; ") }
 }

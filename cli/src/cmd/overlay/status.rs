@@ -290,7 +290,7 @@ impl Walk<'_> {
         let alone = node.subtree.count() <= 1;
         let detailed = self.options.verbose >= 2;
         let gone = matches!(node.status, "lost" | "offline");
-        if node.asked.is_some() || gone || (alone && !detailed) {
+        if node.asked.is_some() || node.ghost || gone || (alone && !detailed) {
             let error = node.error.map(|error| format!(" {error}")).unwrap_or_default();
             outln!(
                 "{}{}: {}{}{error}{}",
