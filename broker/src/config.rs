@@ -71,12 +71,23 @@ impl Config {
     pub fn findings(&self) -> Vec<String> {
         let located = |error: TableError| {
             let place = self.places.find(&error.path());
-            ConfigError::Table { place, error }.to_string()
+            let mut text = ConfigError::Table { place, error }.to_string().replace('\n', "; ");
+            if text.ends_with("is not a valid FSD") {
+                text.push_str(" (write it like 500ms, 30s, 5m, 2h or 7d)");
+            }
+            text
         };
-        let mut findings: Vec<String> = tables::check_all(self).into_iter().map(located).collect();
-        findings.extend(self.warnings());
+        let mut read = self.clone();
+        let mut findings: Vec<String> =
+            tables::check_all(&mut read).into_iter().map(located).collect();
+        findings.extend(read.warnings());
         findings.dedup();
         findings
+    }
+
+    /// `FILE:LINE: ` of a dotted key; empty when it is in no file.
+    pub fn place(&self, key: &str) -> String {
+        self.places.find(key).map(|place| format!("{place}: ")).unwrap_or_default()
     }
 
     pub(crate) fn warn(&self, error: TableError) {
@@ -104,6 +115,25 @@ impl Config {
         let mut keys = key.split('.');
         let first = self.root.get(keys.next()?)?;
         keys.try_fold(first, |value, key| value.get(key))
+    }
+
+    /// Take the value at a dotted key out; entries of arrays have their number as key.
+    pub(crate) fn remove(&mut self, key: &str) -> bool {
+        let (path, last) = key.rsplit_once('.').unwrap_or(("", key));
+        let mut words = path.split('.').filter(|word| !word.is_empty());
+        let table = match words.next() {
+            None => Some(&mut self.root),
+            Some(first) => {
+                let value = words.try_fold(self.root.get_mut(first), |value, word| {
+                    Some(match value? {
+                        Value::Array(array) => array.get_mut(word.parse::<usize>().ok()?),
+                        value => value.get_mut(word),
+                    })
+                });
+                value.flatten().and_then(Value::as_object_mut)
+            }
+        };
+        table.is_some_and(|table| table.remove(last).is_some())
     }
 
     pub fn get_str(&self, key: &str) -> Option<&str> {

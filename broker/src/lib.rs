@@ -12,6 +12,7 @@ pub mod context;
 pub mod environment;
 pub mod handle;
 pub mod instance;
+pub mod inventory;
 pub mod job_record;
 pub mod log;
 pub mod mailbox;

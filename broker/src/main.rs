@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use flux_broker::config::Config;
 use flux_broker::instance::{self, Options};
+use flux_broker::inventory;
 
 /// Run a Flux message broker.
 #[derive(Debug, Parser)]
@@ -23,6 +24,9 @@ struct Args {
     /// Read the configuration, print what is wrong with it, and exit
     #[arg(long, hide = true)]
     check_config: bool,
+    /// Print the resources of this host, or those that the configuration has, as R, and exit
+    #[arg(long, hide = true)]
+    print_resources: bool,
     /// Update the configuration with a file, KEY=VAL, inline JSON or TOML
     #[arg(long, value_name = "VALUE")]
     conf: Vec<String>,
@@ -40,6 +44,9 @@ fn main() -> ExitCode {
     flux_broker::subprocess::keep_descriptors_private();
     if let (true, Some(path)) = (args.check_config, &args.config_path) {
         return check_config(path);
+    }
+    if args.print_resources {
+        return print_resources(args.config_path.as_deref());
     }
     let attrs = args
         .setattr
@@ -69,13 +76,31 @@ fn main() -> ExitCode {
 /// For `flux config check`: findings on standard output, a line each.
 fn check_config(path: &std::path::Path) -> ExitCode {
     let findings = match Config::load(path) {
-        Ok(config) => config.findings(),
+        Ok(config) => [config.findings(), inventory::mistakes(&config)].concat(),
         Err(error) => vec![error.to_string()],
     };
     for finding in &findings {
         println!("{finding}");
     }
     if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// For `flux R`, which knows neither hwloc nor the tables.
+fn print_resources(config: Option<&std::path::Path>) -> ExitCode {
+    let printed = match config {
+        Some(path) => inventory::of_config(path),
+        None => inventory::of_this_host(),
+    };
+    match printed {
+        Ok(r) => {
+            println!("{r}");
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn run(options: Options) -> Result<u8, instance::StartError> {

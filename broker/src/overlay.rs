@@ -50,6 +50,9 @@ pub use status::Status;
 use topology::Topology;
 use transport::{Events, SendError, Transport, TransportError};
 
+/// To those who ask before the parent has let this broker in.
+const OFFLINE: &str = "Upstream Flux broker is offline. Try again later.";
+
 /// Types of control messages.
 mod control {
     pub(super) const HEARTBEAT: u32 = 0;
@@ -354,8 +357,12 @@ impl router::Overlay for Overlay {
     }
 
     fn send_parent(&self, message: Message) -> Result<(), Failure> {
-        if !self.is_joined() {
-            return Err(Errno::EHOSTUNREACH.into());
+        match &*self.uplink.borrow() {
+            Uplink::Joined => {}
+            Uplink::Joining => return Err(Failure::new(Errno::EAGAIN, OFFLINE)),
+            Uplink::Refused(_) | Uplink::Lost(_) | Uplink::Left => {
+                return Err(Errno::EHOSTUNREACH.into());
+            }
         }
         self.send_up(&message)?;
         if let Some(parent) = self.parent.borrow_mut().as_mut() {

@@ -101,7 +101,7 @@ fn user_shell() -> String {
 
 /// What programs that the broker starts must not inherit: they would take themselves for the
 /// broker, or for tasks of the enclosing instance's job.
-pub(crate) const PRIVATE_ENVIRONMENT: [&str; 9] = [
+pub(crate) const PRIVATE_ENVIRONMENT: [&str; 10] = [
     "PMI_FD",
     "PMI_RANK",
     "PMI_SIZE",
@@ -111,6 +111,7 @@ pub(crate) const PRIVATE_ENVIRONMENT: [&str; 9] = [
     "FLUX_TASK_RANK",
     "FLUX_TASK_LOCAL_ID",
     "FLUX_KVS_NAMESPACE",
+    "NOTIFY_SOCKET",
 ];
 
 /// `FLUX_URI` of this broker, and its `flux` first in `PATH`.

@@ -12,8 +12,8 @@ use crate::failure::strerror;
 pub(crate) enum FilesError {
     #[error("{path}: {reason}")]
     Read { path: PathBuf, reason: String },
-    #[error("{path}: {reason}")]
-    Syntax { path: PathBuf, reason: String },
+    #[error("{path}:{line}: {reason}")]
+    Syntax { path: PathBuf, line: usize, reason: String },
     #[error("{path}: {key} is set in another file, too")]
     Duplicate { path: PathBuf, key: String },
 }
@@ -44,9 +44,13 @@ pub(crate) fn read(path: &Path) -> Result<Object, FilesError> {
 
 /// TOML as a JSON object; the error tells the line.
 pub(crate) fn parse_toml(text: &str) -> Result<Object, String> {
+    read_toml(text).map_err(|(line, reason)| format!("line {line}: {reason}"))
+}
+
+fn read_toml(text: &str) -> Result<Object, (usize, String)> {
     toml::from_str(text).map_err(|e| {
         let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        format!("line {}: {}", before.matches('\n').count() + 1, e.message())
+        (before.matches('\n').count() + 1, e.message().to_owned())
     })
 }
 
@@ -54,11 +58,11 @@ fn read_file(path: &Path) -> Result<Object, FilesError> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| FilesError::Read { path: path.to_owned(), reason: strerror(&e) })?;
     let object = if path.extension().is_some_and(|extension| extension == "json") {
-        serde_json::from_str(&text).map_err(|e| e.to_string())
+        serde_json::from_str(&text).map_err(|e| (e.line(), e.to_string()))
     } else {
-        parse_toml(&text)
+        read_toml(&text)
     };
-    object.map_err(|reason| FilesError::Syntax { path: path.to_owned(), reason })
+    object.map_err(|(line, reason)| FilesError::Syntax { path: path.to_owned(), line, reason })
 }
 
 /// Tables are joined; the error is a key that both set.

@@ -3,8 +3,10 @@
 //! of the same build: run `cargo build --workspace` first.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -80,7 +82,8 @@ impl System {
             .args(["-Sbroker.cleanup-timeout=45s", "-Sbroker.exit-norestart=42"])
             .arg("-Scontent.restore=auto")
             .env("FLUX_FAKE_HOSTNAME", format!("fluke{}", 25 + rank))
-            .env_remove("NOTIFY_SOCKET")
+            .args(["-Sbroker.sd-notify=1", "-Sbroker.sd-stop-timeout=90s"])
+            .env("NOTIFY_SOCKET", self.path(&format!("{rank}.notify")))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -110,17 +113,37 @@ impl System {
         }
     }
 
+    /// Play systemd for a broker that is not started yet: what it is told, in order.
+    fn listen(&self, rank: usize) -> mpsc::Receiver<String> {
+        let socket = UnixDatagram::bind(self.path(&format!("{rank}.notify"))).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 1024];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                if sender.send(text).is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+
     fn log(&self, rank: usize) -> String {
         std::fs::read_to_string(self.path(&format!("{rank}.log"))).unwrap_or_default()
     }
 
     /// A command at rank 0.
     fn flux(&self, args: &[&str]) -> Output {
+        self.flux_at(0, args)
+    }
+
+    fn flux_at(&self, rank: usize, args: &[&str]) -> Output {
         Command::new("timeout")
             .arg(LIMIT.as_secs().to_string())
             .arg(env!("CARGO_BIN_EXE_flux"))
             .args(args)
-            .env("FLUX_URI", format!("local://{}/run/0/local", self.dir.path().display()))
+            .env("FLUX_URI", format!("local://{}/run/{rank}/local", self.dir.path().display()))
             .env("LANG", "C.UTF-8")
             .stdin(Stdio::null())
             .output()
@@ -171,11 +194,22 @@ impl Drop for System {
 #[test]
 fn the_guides_commands_do_what_the_guide_says() {
     let mut system = System::configure();
+    let (leader, member) = (system.listen(0), system.listen(1));
     // In any order; nobody comes online before its parent.
-    for rank in (1..SIZE).rev().chain([0]) {
+    for rank in (1..SIZE).rev() {
         system.start(rank);
     }
+    // Systemd must not wait for it until the leader comes.
+    let told = member.recv_timeout(LIMIT).unwrap();
+    assert!(told.starts_with("READY=1\nSTATUS=Joining Flux instance via ipc://"), "{told}");
+    let refused = system.flux_at(1, &["submit", "true"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("broker is offline"), "{refused:?}");
+    let state = system.flux_at(1, &["uptime"]).stdout;
+    assert!(String::from_utf8_lossy(&state).contains(" join "), "{state:?}");
+    system.start(0);
     system.until_online(SIZE);
+    tells(&leader, "READY=1\nSTATUS=Running as leader of 16 node Flux instance");
+    tells(&member, "READY=1\nSTATUS=Running as member of 16 node Flux instance");
     system.until("overlay status --summary", |said| said == "full");
     let log = system.log(2);
     for line in ["start: none->join", "parent-ready: join->init", "quorum-full: quorum->run"] {
@@ -185,10 +219,20 @@ fn the_guides_commands_do_what_the_guide_says() {
     status_of_resources(&system);
     draining(&system);
     queues(&system);
+    jobs(&system);
+    overlay(&system);
     configuration(&system);
     leaving(&mut system);
     crash(&mut system);
-    shutdown(&mut system);
+    shutdown(&mut system, &leader);
+}
+
+fn tells(systemd: &mpsc::Receiver<String>, text: &str) {
+    let mut told = Vec::new();
+    while told.last().is_none_or(|last| last != text) {
+        let next = systemd.recv_timeout(LIMIT);
+        told.push(next.unwrap_or_else(|_| panic!("{text} is not in {told:?}")));
+    }
 }
 
 fn status_of_resources(system: &System) {
@@ -262,6 +306,35 @@ fn queues(system: &System) {
     system.succeeds("queue drain");
 }
 
+/// Urgency and cancellation, as the guide has them.
+fn jobs(system: &System) {
+    system.succeeds("queue stop");
+    let ids: Vec<String> = (0..5)
+        .map(|_| String::from_utf8(system.flux(&["submit", "true"]).stdout).unwrap())
+        .map(|id| id.trim().to_owned())
+        .collect();
+    system.succeeds(&format!("job urgency {} EXPEDITE", ids[0]));
+    system.succeeds(&format!("job urgency {} HOLD", ids[1]));
+    let priorities = system.says("jobs -no {priority}");
+    assert!(priorities.starts_with("4294967295\n") && priorities.ends_with("\n0"), "{priorities}");
+    let asked = system.says("job cancelall");
+    assert_eq!(asked, "flux-job: Command matched 5 jobs (-f to confirm)");
+    assert_eq!(system.says("job cancelall -f"), "flux-job: Canceled 5 jobs (0 errors)");
+    system.succeeds("queue start");
+    system.succeeds("queue drain");
+}
+
+fn overlay(system: &System) {
+    let tree = system.says("overlay status");
+    assert!(
+        tree.starts_with("0 fluke25: full\n├─ 1 fluke26: full\n│ ├─ 3 fluke28: full"),
+        "{tree}"
+    );
+    assert_eq!(system.says("overlay parentof 14"), "6");
+    assert!(system.says("ping -c1 14").contains("14!broker.ping pad=0 seq=0 time="));
+    assert_eq!(system.says("overlay status -r 6 --summary"), "full");
+}
+
 fn configuration(system: &System) {
     assert_eq!(system.says("config get bootstrap.default_port"), "8050");
     assert_eq!(
@@ -275,8 +348,13 @@ fn configuration(system: &System) {
     assert_eq!(system.says("config get policy.limits.duration"), "2h");
     std::fs::remove_file(broken).unwrap();
     let text = std::fs::read_to_string(system.config_file()).unwrap();
-    std::fs::write(system.config_file(), text.replace("#exclude", "exclude")).unwrap();
-    system.succeeds("config reload");
+    let text = text.replace("#exclude", "exclude").replace("8050", "9999");
+    std::fs::write(system.config_file(), text).unwrap();
+    assert_eq!(
+        system.says("config reload"),
+        "flux-config: bootstrap.default_port: has no effect until the broker restarts"
+    );
+    assert_eq!(system.says("overlay status --summary"), "full");
     assert_eq!(system.says("resource status -s exclude -no {nodelist}"), "fluke[39-40]");
     system.until("resource list -s all -no {nnodes}", |said| said == "14");
 }
@@ -287,6 +365,17 @@ fn leaving(system: &mut System) {
     assert_eq!(system.exit_code(15), Some(0), "{}", system.log(15));
     system.until("resource status -s offline -no {nodelist}", |said| said == "fluke40");
     system.until("uptime", |said| said.contains("size 16, 1 offline"));
+    system.signal(14, Signal::SIGKILL);
+    assert_eq!(system.exit_code(14), None);
+    system.until("overlay status", |said| said.contains("└─ 14 fluke39: lost"));
+    assert!(system.says("overlay status").starts_with("0 fluke25: degraded\n"));
+    assert_eq!(
+        system.says("overlay disconnect 13"),
+        "flux-overlay: asking fluke31 (rank 6) to disconnect child fluke38 (rank 13)"
+    );
+    system.until("resource status -s offline -no {nodelist}", |said| said == "fluke[38-40]");
+    let code = system.exit_code(13);
+    assert_ne!(code, Some(0), "{}", system.log(13));
     system.succeeds("submit -N2 true");
     system.succeeds("queue drain");
 }
@@ -296,7 +385,7 @@ fn crash(system: &mut System) {
     system.succeeds("resource drain fluke28 before the crash");
     let drained = system.says("resource drain");
     system.signal(0, Signal::SIGKILL);
-    for rank in 0..SIZE - 1 {
+    for rank in 0..13 {
         // Those below the first level are stopped in order by their parents.
         let code = system.exit_code(rank);
         assert!(rank > 2 || code != Some(0), "rank {rank}: {}", system.log(rank));
@@ -322,9 +411,21 @@ fn crash(system: &mut System) {
     system.succeeds("queue drain");
 }
 
-fn shutdown(system: &mut System) {
+/// Jobs that run are cancelled, while the brokers on which they run are still there; those that wait
+/// wait.
+fn shutdown(system: &mut System, systemd: &mpsc::Receiver<String>) {
+    system.succeeds("submit -N3 sleep 3000");
+    system.until("resource list -s allocated -no {nnodes}", |said| said == "3");
+    system.succeeds("submit -N4 true");
+    let refused = system.flux_at(1, &["shutdown"]);
+    assert!(!refused.status.success(), "{refused:?}");
     let shutdown = system.says("shutdown");
     assert!(shutdown.contains("rc3-success: finalize->goodbye"), "{shutdown}");
+    assert!(!shutdown.contains("No route to host"), "{shutdown}");
+    tells(systemd, "STOPPING=1");
+    // 45 s of the cleanup itself beyond the 90 s of the unit.
+    tells(systemd, "EXTEND_TIMEOUT_USEC=135000000");
+    tells(systemd, "STATUS=Exiting");
     assert_eq!(system.exit_code(0), Some(42), "{}", system.log(0));
     for rank in 1..4 {
         let code = system.exit_code(rank);
@@ -336,6 +437,8 @@ fn shutdown(system: &mut System) {
     assert!(startlog.lines().nth(1).is_some_and(|line| line.ends_with(')')), "{startlog}");
     assert!(system.flux(&["startlog", "--check", "--quiet"]).status.success());
     assert!(system.says("queue status").contains("Job submission is enabled"));
+    let jobs = system.says("jobs -a --filter=pending,canceled -no {name}:{status_abbrev}:{nnodes}");
+    assert!(jobs.contains("true:S:4") && jobs.contains("sleep:CA:3"), "{jobs}");
     system.signal(0, Signal::SIGTERM);
     assert_eq!(system.exit_code(0), Some(0), "{}", system.log(0));
 }

@@ -52,12 +52,12 @@ impl Layout {
         matches!(self.place, Place::Installed { .. })
     }
 
-    /// Configuration: `/etc/flux` where the prefix is `/usr`.
+    /// Configuration: `/etc/flux` where the prefix is `/usr`. Programs of a build look there too, as
+    /// signing and the IMP can look nowhere else.
     pub fn confdir(&self) -> PathBuf {
         match &self.place {
-            Place::Installed { prefix } if prefix == Path::new("/usr") => "/etc/flux".into(),
-            Place::Installed { prefix } => prefix.join("etc/flux"),
-            Place::Built { source, .. } => source.join("etc"),
+            Place::Installed { prefix } if prefix != Path::new("/usr") => prefix.join("etc/flux"),
+            Place::Installed { .. } | Place::Built { .. } => "/etc/flux".into(),
         }
     }
 
@@ -101,7 +101,7 @@ impl Layout {
     pub fn plugindir(&self) -> PathBuf {
         match &self.place {
             Place::Installed { .. } => self.libdir().join("plugins"),
-            Place::Built { source, .. } => source.join("plugins-wasm/bundled"),
+            Place::Built { source, .. } => source.join("plugins-wasm/dist"),
         }
     }
 
@@ -162,7 +162,8 @@ mod tests {
             flux.builtin("broker_path").as_deref(),
             Some("/src/flux/target/debug/flux-broker")
         );
-        assert_eq!(flux.confdir(), Path::new("/src/flux/etc"));
+        assert_eq!(flux.confdir(), Path::new("/etc/flux"));
+        assert_eq!(flux.datadir(), Path::new("/src/flux/etc"));
         assert_eq!(flux.builtin("nonsense"), None);
     }
 }

@@ -1,5 +1,7 @@
 //! `[exec]` and `[ingest]`: how jobs come in and are run.
 
+use serde_json::Value;
+
 use super::Config;
 use super::table::{Table, TableError};
 
@@ -35,10 +37,11 @@ pub struct Ingest {
 }
 
 /// A stage of ingest with its plugins.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Stage {
     pub disable: bool,
-    pub plugins: Option<Vec<String>>,
+    /// Names, paths, or tables as in `[job-manager] plugins`.
+    pub plugins: Option<Vec<Value>>,
     pub args: Vec<String>,
 }
 
@@ -106,11 +109,19 @@ impl Ingest {
     }
 }
 
+fn plugins(table: &mut Table<'_>) -> Result<Option<Vec<Value>>, TableError> {
+    let Some(array) = table.array("plugins")? else { return Ok(None) };
+    match array.iter().all(|entry| entry.is_string() || entry.is_object()) {
+        true => Ok(Some(array.clone())),
+        false => Err(table.bad("plugins", "plugins: expected names or tables")),
+    }
+}
+
 fn stage(mut table: Table<'_>) -> Result<Stage, TableError> {
     let owned = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect::<Vec<_>>();
     let stage = Stage {
         disable: table.bool("disable")?.unwrap_or(false),
-        plugins: table.strings("plugins")?.map(owned),
+        plugins: plugins(&mut table)?,
         args: table.strings("args")?.map(owned).unwrap_or_default(),
     };
     table.finish()?;

@@ -80,6 +80,22 @@ impl TableError {
     }
 }
 
+impl TableError {
+    /// Dotted keys without which the table would not have this mistake.
+    pub fn keys(&self) -> Vec<String> {
+        let paths = match &self.problem {
+            Problem::Unknown { keys, .. } => {
+                keys.iter().map(|key| format!("{}.{key}", self.table)).collect()
+            }
+            Problem::Missing(_) => Vec::new(),
+            Problem::Type { .. } | Problem::Value { .. } | Problem::NotTable(_) => {
+                vec![self.path()]
+            }
+        };
+        paths.into_iter().map(|path| path.replace("][", ".")).collect()
+    }
+}
+
 impl From<TableError> for Failure {
     fn from(error: TableError) -> Failure {
         Failure::new(Errno::EINVAL, error.to_string())
@@ -262,7 +278,7 @@ fn type_name(value: &Value) -> &'static str {
 }
 
 /// The known key that differs least, when that is little enough to be a slip.
-fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
+pub(super) fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
     let distance = |known: &&'static str| (edit_distance(key, known), *known);
     let (distance, nearest) = known.iter().map(distance).min()?;
     (distance <= 1 + key.chars().count() / 4).then_some(nearest)

@@ -23,6 +23,25 @@ pub struct Refusal {
 /// Whom to name for a table, and how to read it.
 type Check = (&'static str, fn(&Config) -> Result<(), TableError>);
 
+/// Names of the tables.
+const NAMES: [&str; 15] = [
+    "access",
+    "archive",
+    "bootstrap",
+    "content-sqlite",
+    "cron",
+    "exec",
+    "fake-resources",
+    "heartbeat",
+    "ingest",
+    "job-manager",
+    "kvs",
+    "policy",
+    "queues",
+    "resource",
+    "tbon",
+];
+
 const CHECKS: [Check; 15] = [
     ("connector-local", |config| Access::parse(config).map(drop)),
     ("overlay", |config| Bootstrap::parse(config).map(drop)),
@@ -41,9 +60,27 @@ const CHECKS: [Check; 15] = [
     ("cron", |config| Cron::parse(config).map(drop)),
 ];
 
-/// Read all tables; what is wrong with each.
-pub fn check_all(config: &Config) -> Vec<TableError> {
-    CHECKS.iter().filter_map(|(_, check)| check(config).err()).collect()
+/// Read all tables; all that is wrong with each.
+///
+/// A table is read up to its first mistake, so what is found is taken out until nothing is.
+pub fn check_all(config: &mut Config) -> Vec<TableError> {
+    let mut errors: Vec<TableError> = Vec::new();
+    for (_, check) in CHECKS {
+        while let Err(error) = check(config) {
+            let removed = error.keys().into_iter().filter(|key| config.remove(key)).count();
+            errors.push(error);
+            if removed == 0 {
+                break;
+            }
+        }
+    }
+    errors
+}
+
+/// A table that nobody knows may be some plugin's, unless its name looks like a slip.
+pub fn slips(config: &Config) -> impl Iterator<Item = (&str, &'static str)> {
+    let unknown = config.object().keys().filter(|name| !NAMES.contains(&name.as_str()));
+    unknown.filter_map(|name| Some((name.as_str(), super::table::nearest(name, &NAMES)?)))
 }
 
 /// Read all tables, and refuse the first that is wrong.

@@ -8,6 +8,7 @@ use super::v1::types::{Allocation, Change, Freed, Job, JobId, ResourceSet, Runni
 use flux_protocol::hostlist::Hostlist;
 use flux_protocol::idset::Idset;
 use flux_protocol::r::{Node, ResourceSet as R, Resources};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -177,6 +178,12 @@ impl Ledger {
         r.starttime = allocation.starttime;
         r.expiration = allocation.expiration;
         r.nslots = (allocation.nslots > 0).then_some(u64::from(allocation.nslots));
+        // What only schedulers understand speaks of whole nodes; a job that has them may schedule
+        // by it in its turn.
+        let whole = |rank: &u32| self.inventory.node(*rank).map(|node| &*node.resources);
+        if held.iter().all(|(rank, resources)| whole(rank) == Some(resources)) {
+            r.scheduling.clone_from(&self.inventory.scheduling);
+        }
         let holder = Holder {
             userid: job.userid,
             priority: job.priority.unwrap_or_default(),
@@ -433,6 +440,10 @@ fn inventory(set: &ResourceSet) -> Result<R, LedgerError> {
     }
     r.starttime = set.starttime;
     r.expiration = set.expiration;
+    if let Some(text) = set.scheduling.clone() {
+        let raw = RawValue::from_string(text).map_err(|error| bad(error.to_string()))?;
+        r.scheduling = Some(raw);
+    }
     Ok(r)
 }
 
@@ -486,6 +497,22 @@ mod tests {
         let text = r.encode().unwrap();
         assert!(text.contains(r#""nodelist":["n1"]"#) && text.contains(r#""nslots":1"#), "{text}");
         assert!(text.contains(r#"{"rank":"1","children":{"core":"2"}}"#), "{text}");
+    }
+
+    #[test]
+    fn jobs_with_whole_nodes_get_what_schedulers_understand() {
+        let mut first = ledger();
+        let raw = RawValue::from_string(r#"{"x":1}"#.to_owned()).unwrap();
+        first.inventory.scheduling = Some(raw);
+        let mut ledger = Ledger::default();
+        for change in first.introduction() {
+            ledger.note(&change).unwrap();
+        }
+        ledger.note(&Change::Alloc(vec![job(1), job(2)])).unwrap();
+        let part = ledger.allocate(&allocation(1, cores("0", "0-2"))).unwrap();
+        assert!(part.scheduling.is_none());
+        let whole = ledger.allocate(&allocation(2, cores("1", "0-3"))).unwrap();
+        assert_eq!(whole.scheduling.unwrap().get(), r#"{"x":1}"#);
     }
 
     #[test]

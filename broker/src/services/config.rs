@@ -164,14 +164,19 @@ impl ConfigService {
     fn done(
         &mut self,
         context: &Context<Self>,
-        result: Result<bool, Failure>,
+        result: Result<Option<Rc<Config>>, Failure>,
         call: Option<Call<Empty>>,
     ) {
         self.busy = false;
-        if let Ok(true) = result {
+        if let Ok(Some(old)) = &result {
             let config = context.config();
             for warning in config.warnings() {
                 context.log(Severity::Warning, warning);
+            }
+            if context.rank() == 0 {
+                for key in rpc::kept_until_restart(old.object(), config.object()) {
+                    context.log(Severity::Warning, format!("{key}: changes at the next start"));
+                }
             }
             for (follower, ()) in self.followers.iter() {
                 follower.send(config.object());
@@ -183,7 +188,7 @@ impl ConfigService {
                 context.log(Severity::Err, format!("parent update: {failure}"));
             }
             (None, Ok(changed)) => {
-                let what = if changed { "applied" } else { "ignored: no change" };
+                let what = if changed.is_some() { "applied" } else { "ignored: no change" };
                 context.log(Severity::Debug, format!("parent update {what}"));
             }
         }
@@ -195,13 +200,17 @@ fn only_on_rank_0() -> Failure {
     Failure::new(Errno::EINVAL, "configuration can only be changed on rank 0")
 }
 
-/// Read, check, ask all, take over. Returns whether anything has changed.
-async fn apply(broker: &Rc<Broker>, handle: &Handle, source: Source) -> Result<bool, Failure> {
+/// Read, check, ask all, take over. Returns what was there before, if anything has changed.
+async fn apply(
+    broker: &Rc<Broker>,
+    handle: &Handle,
+    source: Source,
+) -> Result<Option<Rc<Config>>, Failure> {
     let config = match source {
         Source::Object(object) => {
             let config = Config::from_object(object);
             if config == *broker.config() {
-                return Ok(false);
+                return Ok(None);
             }
             tables::check(&config).map_err(|r| Failure::new(Errno::EINVAL, r.to_string()))?;
             config
@@ -210,7 +219,7 @@ async fn apply(broker: &Rc<Broker>, handle: &Handle, source: Source) -> Result<b
     };
     let old = broker.config();
     if config == *old {
-        return Ok(false);
+        return Ok(None);
     }
     let modules = broker.modules().list_all();
     let names = modules.iter().map(|module| module.name.as_str()).filter(|name| *name != "config");
@@ -227,7 +236,7 @@ async fn apply(broker: &Rc<Broker>, handle: &Handle, source: Source) -> Result<b
         told.push(name);
     }
     broker.set_config(Rc::new(config));
-    Ok(true)
+    Ok(Some(old))
 }
 
 async fn read(path: PathBuf) -> Result<Config, Failure> {

@@ -4,6 +4,7 @@
 
 mod actions;
 mod quorum;
+mod systemd;
 
 use std::rc::Rc;
 use std::time::Instant;

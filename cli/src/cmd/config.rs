@@ -150,7 +150,11 @@ async fn reload(context: &Context, follower_noop: bool) -> Outcome {
     if follower_noop && flux.attr("rank").await.is_ok_and(|rank| rank != "0") {
         return Ok(0);
     }
+    let old = get(&flux).await?;
     flux.rpc::<config::Reload>(Nodeid::ANY, &Empty).await.map_err(|e| Failure::of("reload", e))?;
+    for key in config::kept_until_restart(&old, &get(&flux).await?) {
+        eprintln!("flux-config: {key}: has no effect until the broker restarts");
+    }
     Ok(0)
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use flux_protocol::payload::Object;
-use flux_protocol::r::ResourceSet;
+use flux_protocol::r::{ResourceSet, Resources};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -56,7 +56,8 @@ impl Doctor {
         findings.extend(self.munge(&security));
         findings.extend(imp(&system));
         findings.push(self.space());
-        findings.extend(hardware(&system));
+        findings.extend(clock());
+        findings.extend(hardware(&system, || local::from_system(&context)));
         findings.push(pass("config-hash", format!("{:016x}", hash(&system))));
         let good = findings.iter().all(|finding| finding.ok);
         if self.json {
@@ -124,6 +125,22 @@ fn configuration(context: &Context, confdir: &Path) -> Result<Vec<Finding>, Fail
     Ok(findings)
 }
 
+/// Signed requests are good for a time, and logs of nodes are read side by side. Nothing where there
+/// is nobody who could tell.
+fn clock() -> Option<Finding> {
+    let args = ["show", "--property=NTPSynchronized", "--value"];
+    let output = std::process::Command::new("timedatectl").args(args).output().ok()?;
+    match String::from_utf8_lossy(&output.stdout).trim() {
+        "yes" => Some(pass("clock", "synchronized".to_owned())),
+        "no" => Some(fail(
+            "clock",
+            "not synchronized".to_owned(),
+            "run chrony or systemd-timesyncd on all nodes",
+        )),
+        _ => None,
+    }
+}
+
 /// Nothing where the owner's jobs are all that is to run.
 fn imp(system: &Object) -> Option<Finding> {
     let path = system.get("exec")?.get("imp")?.as_str()?;
@@ -139,7 +156,7 @@ fn imp(system: &Object) -> Option<Finding> {
 }
 
 /// Does this host have what R says of it?
-fn hardware(system: &Object) -> Option<Finding> {
+fn hardware(system: &Object, here: impl FnOnce() -> Result<Resources, Failure>) -> Option<Finding> {
     let path = system.get("resource")?.get("path")?.as_str()?;
     let set = ResourceSet::decode(&std::fs::read_to_string(path).ok()?).ok()?;
     let host = std::env::var("FLUX_FAKE_HOSTNAME").ok().or_else(|| {
@@ -149,7 +166,7 @@ fn hardware(system: &Object) -> Option<Finding> {
         let text = format!("{host} is not in {path}");
         return Some(fail("hardware", text, "add the host to R, or correct its name"));
     };
-    let Ok(here) = local::from_system() else { return None };
+    let Ok(here) = here() else { return None };
     let missing = node.resources.cores.difference(&here.cores);
     Some(match missing.is_empty() {
         true => pass("hardware", format!("{host}: core[{}]", node.resources.cores)),
@@ -207,7 +224,7 @@ mod tests {
     #[test]
     fn cores_that_are_not_there_are_a_fault() {
         let host = nix::unistd::gethostname().unwrap().to_string_lossy().into_owned();
-        let resources = flux_protocol::r::Resources {
+        let resources = Resources {
             cores: "100000".parse().unwrap(),
             gpus: flux_protocol::idset::Idset::new(),
         };
@@ -217,7 +234,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), set.encode().unwrap()).unwrap();
         let text = format!("[resource]\npath = \"{}\"\n", file.path().display());
-        let finding = hardware(&toml_files::parse_toml(&text).unwrap()).unwrap();
+        let finding = hardware(&toml_files::parse_toml(&text).unwrap(), local::from_kernel);
+        let finding = finding.unwrap();
         assert!(finding.text.ends_with("missing resources: core[100000]"), "{finding:?}");
     }
 }

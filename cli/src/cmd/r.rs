@@ -1,6 +1,7 @@
 //! `flux R`: make and take apart resource sets (RFC 20).
 
 use std::io::Read;
+use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Subcommand};
 use flux_protocol::constraint::Constraint;
@@ -49,6 +50,8 @@ enum Command {
         #[arg(required = true, value_name = "PROPERTY:RANKS")]
         properties: Vec<String>,
     },
+    /// Read the resources of a broker configuration, emitting them as R on stdout
+    ParseConfig { path: PathBuf },
 }
 
 #[derive(Debug, Args)]
@@ -108,9 +111,9 @@ struct Decode {
 }
 
 impl R {
-    pub(crate) async fn run(self, _context: Context) -> Outcome {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
         let result = match self.command {
-            Command::Encode(encode) => encode.run()?,
+            Command::Encode(encode) => encode.run(&context)?,
             Command::Append => append(read_sets()?)?,
             Command::Diff => fold("diff", ResourceSet::diff)?,
             Command::Intersect => fold("intersect", ResourceSet::intersect)?,
@@ -127,13 +130,14 @@ impl R {
                 set_properties(&mut set, &properties)?;
                 set
             }
+            Command::ParseConfig { path } => local::from_broker(&context, Some(&path))?,
         };
         print(&result)
     }
 }
 
 impl Encode {
-    fn run(self) -> Result<ResourceSet, Failure> {
+    fn run(self, context: &Context) -> Result<ResourceSet, Failure> {
         let from_system = self.local || self.xml.is_some();
         let given = !self.cores.is_empty() || !self.gpus.is_empty();
         if from_system && given {
@@ -143,7 +147,7 @@ impl Encode {
         let (ranks, hosts) = self.ranks_and_hosts()?;
         let resources = match (&self.xml, self.local) {
             (Some(path), _) => local::from_xml(&read(path)?),
-            (None, true) => local::from_system()?,
+            (None, true) => local::from_system(context)?,
             (None, false) => Resources {
                 cores: idset("cores", if given { &self.cores } else { "0" })?,
                 gpus: idset("gpus", &self.gpus)?,

@@ -96,6 +96,12 @@ impl Acquire {
         self.request.is_some()
     }
 
+    /// Those of `ranks` of which a scheduler has never heard.
+    pub(super) fn unknown_to_scheduler(&self, ranks: &Idset) -> Idset {
+        let view = self.request.as_ref().and_then(|request| request.view.as_ref());
+        view.map_or_else(Idset::new, |view| ranks.difference(&view.valid))
+    }
+
     pub(super) fn disconnect(&mut self, context: &Context, sender: &Sender) {
         if let Some(request) = self.request.take_if(|r| r.call.sender().ended_by(sender)) {
             request.call.into_request();

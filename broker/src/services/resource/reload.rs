@@ -95,10 +95,11 @@ impl Resource {
             self.post(context, Change::Exclude(added), None);
         }
         if !removed.is_empty() {
-            if self.acquire.has_client() {
+            let unknown = self.acquire.unknown_to_scheduler(&removed);
+            if !unknown.is_empty() {
                 let text = format!(
-                    "ranks {removed} are no longer excluded: \
-                     the scheduler may use them once it is loaded again"
+                    "ranks {unknown} are no longer excluded, but the scheduler was loaded without \
+                     them: flux module reload sched-simple"
                 );
                 context.log(Severity::Warning, text);
             }

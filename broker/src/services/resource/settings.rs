@@ -182,7 +182,7 @@ fn with_scheduling(
 
 /// Hosts get their ranks in the order in which they are named first; what several entries say of a
 /// host adds up.
-fn from_array(array: &Value) -> Result<ResourceSet, ConfigError> {
+pub fn from_array(array: &Value) -> Result<ResourceSet, ConfigError> {
     let entries = array.as_array().ok_or(ConfigError::NoArray)?;
     let mut nodes: Vec<(Arc<str>, Resources)> = Vec::new();
     let mut ranks: HashMap<String, u32> = HashMap::new();

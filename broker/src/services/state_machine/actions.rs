@@ -1,6 +1,6 @@
 //! What a broker does in each state; the result is the event that ends it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,7 +11,9 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::sync::watch;
 
+use super::systemd::Systemd;
 use super::{StateMachine, monitor_parent, quorum};
+use crate::attrs::Attrs;
 use crate::broker::Broker;
 use crate::context::Context;
 use crate::log::Severity;
@@ -37,7 +39,7 @@ pub struct Life {
     /// Tells systemd not to start the broker again; stands above the exit code.
     norestart_code: Cell<Option<u8>>,
     signals: tokio::sync::Mutex<Signals>,
-    systemd: RefCell<Option<Systemd>>,
+    systemd: Option<Systemd>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,12 +55,6 @@ struct Signals {
     quit: tokio::signal::unix::Signal,
 }
 
-/// How systemd is told (sd_notify(3)).
-struct Systemd {
-    stop_timeout: Option<Duration>,
-    stopping: bool,
-}
-
 impl std::fmt::Debug for Life {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Life").field("exit_code", &self.exit_code).finish_non_exhaustive()
@@ -72,12 +68,6 @@ impl Life {
         initial_program: Option<Script>,
     ) -> std::io::Result<Rc<Life>> {
         use tokio::signal::unix::{SignalKind, signal};
-        let attrs = broker.attrs();
-        let notify = attrs.get("broker.sd-notify").is_some_and(|value| value != "0");
-        let stop_timeout = attrs
-            .get("broker.sd-stop-timeout")
-            .and_then(|text| flux_protocol::fsd::parse(&text).ok())
-            .map(Duration::from_secs_f64);
         Ok(Rc::new(Life {
             peers,
             state: watch::Sender::new(State::None),
@@ -91,7 +81,7 @@ impl Life {
                 hangup: signal(SignalKind::hangup())?,
                 quit: signal(SignalKind::quit())?,
             }),
-            systemd: RefCell::new(notify.then_some(Systemd { stop_timeout, stopping: false })),
+            systemd: Systemd::new(broker.attrs()),
         }))
     }
 
@@ -207,7 +197,6 @@ impl Life {
 
     /// Rank 0 runs the initial program; the others follow their parent.
     async fn run(&self, context: &Ctx) -> Option<Event> {
-        self.systemd_ready(context.broker());
         if context.rank() > 0 {
             return Some(follow_parent(context).await);
         }
@@ -258,16 +247,12 @@ impl Life {
         if !self.peers.has_children() {
             return Event::ChildrenNone;
         }
-        let attrs = context.broker().attrs();
-        let limit = attrs
-            .get("broker.shutdown-timeout")
-            .and_then(|text| flux_protocol::fsd::parse(&text).ok())
-            .filter(|seconds| *seconds >= 0.0);
+        let limit = duration_attr(context.broker().attrs(), "broker.shutdown-timeout");
         let gone = self.peers.children_gone();
         match limit {
             None => gone.await,
             Some(limit) => {
-                if tokio::time::timeout(Duration::from_secs_f64(limit), gone).await.is_err() {
+                if tokio::time::timeout(limit, gone).await.is_err() {
                     let text = "shutdown: some children have not left in time";
                     context.broker().log().append(Severity::Err, "broker", text);
                     return Event::ChildrenTimeout;
@@ -279,60 +264,23 @@ impl Life {
 
     // --- systemd ---
 
-    fn systemd_ready(&self, broker: &Broker) {
-        if self.systemd.borrow().is_none() {
-            return;
-        }
-        let role = match broker.rank() {
-            0 => format!("leader of {} node Flux instance", broker.size()),
-            rank => format!("member of {} node Flux instance, rank {rank}", broker.size()),
-        };
-        send_systemd(&format!("READY=1\nSTATUS=Running as {role}"));
-    }
-
     pub(super) fn systemd_status(&self, status: &str) {
-        if self.systemd.borrow().is_some() {
-            self.extend_stop_timeout();
-            send_systemd(&format!("STATUS={status}"));
+        if let Some(systemd) = &self.systemd {
+            systemd.status(status);
         }
     }
 
-    pub(super) fn notify_systemd(&self, _: &Ctx, state: State) {
-        if let Some(systemd) = self.systemd.borrow_mut().as_mut() {
-            if state >= State::Cleanup && !systemd.stopping {
-                systemd.stopping = true;
-                send_systemd("STOPPING=1");
-            }
-            if state != State::Run {
-                send_systemd(&format!("STATUS=Entering {}", state.name()));
-            }
-        }
-        self.extend_stop_timeout();
-    }
-
-    /// Each state that is reached shows progress, and has the whole time for itself.
-    fn extend_stop_timeout(&self) {
-        if let Some(Systemd { stop_timeout: Some(limit), stopping: true }) =
-            self.systemd.borrow().as_ref()
-        {
-            send_systemd(&format!("EXTEND_TIMEOUT_USEC={}", limit.as_micros()));
+    pub(super) fn notify_systemd(&self, context: &Ctx, state: State) {
+        if let Some(systemd) = &self.systemd {
+            systemd.entered(context.broker(), state);
         }
     }
 }
 
-/// A datagram to `$NOTIFY_SOCKET`; without one there is nobody to tell.
-fn send_systemd(text: &str) {
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::net::{SocketAddr, UnixDatagram};
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let bytes = path.as_encoded_bytes();
-    let address = match bytes.strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(&path),
-    };
-    if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound()) {
-        let _ = socket.send_to_addr(text.as_bytes(), &address);
-    }
+/// An attribute that is a duration. None: it is not set, or unlimited.
+pub(super) fn duration_attr(attrs: &Attrs, name: &str) -> Option<Duration> {
+    let seconds = flux_protocol::fsd::parse(&attrs.get(name)?).ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// Services of this broker use those of the parent: wait until rc1 is through there.
@@ -345,9 +293,11 @@ async fn parent_up(context: &Ctx) -> Event {
     .await
 }
 
-/// Run until the parent leaves run.
+/// Run until the parent waits for its children to leave. While rank 0 cleans up, jobs still run here
+/// and are ended from there.
 async fn follow_parent(context: &Ctx) -> Event {
-    watch_parent(context, |state| (state > State::Run.number()).then_some(Event::Shutdown)).await
+    let over = State::Shutdown.number();
+    watch_parent(context, |state| (state >= over).then_some(Event::Shutdown)).await
 }
 
 /// Follow the parent's states until one of them makes an event.
@@ -379,11 +329,7 @@ async fn cleanup(context: &Ctx) -> Event {
     if context.rank() > 0 || context.broker().modules().get("job-manager").is_none() {
         return Event::CleanupNone;
     }
-    let attrs = context.broker().attrs();
-    let limit = attrs
-        .get("broker.cleanup-timeout")
-        .and_then(|text| flux_protocol::fsd::parse(&text).ok())
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let limit = duration_attr(context.broker().attrs(), "broker.cleanup-timeout");
     let cleanup = rc::cleanup(context.broker(), context.handle());
     let result = match limit {
         Some(limit) => tokio::time::timeout(limit, cleanup).await.unwrap_or_else(|_| {

@@ -58,11 +58,14 @@ pub(crate) fn check(context: &Context, dir: &Path) -> Result<Findings, Failure> 
         findings.resources(&space);
         findings.hosts(&space);
         findings.plugins(context, &space);
+        findings.programs(&space);
     }
     for (name, check) in
         [("security", sign_problems as fn(&Object) -> Vec<Problem>), ("imp", imp_problems)]
     {
-        let Some(space) = findings.space(&dir.join(name).join("conf.d")) else { continue };
+        let space = findings.space(&dir.join(name).join("conf.d"));
+        // A folder that is only there is not used.
+        let Some(space) = space.filter(|space| !space.config.is_empty()) else { continue };
         for (key, text) in check(&space.config) {
             findings.add(&space, &key, &text);
         }
@@ -167,16 +170,34 @@ impl Findings {
     }
 
     fn plugins(&mut self, context: &Context, space: &Space) {
-        let plugins = space.config.get("job-manager").and_then(|table| table.get("plugins"));
-        for entry in plugins.and_then(Value::as_array).into_iter().flatten() {
-            let Some(load) = entry.get("load").and_then(Value::as_str) else { continue };
+        let plugins = |pointer: &str| {
+            let value = space.config.get(pointer.split('/').next().unwrap_or_default())?;
+            let value = pointer.split('/').skip(1).try_fold(value, |value, key| value.get(key))?;
+            value.as_array()
+        };
+        let places =
+            ["job-manager/plugins", "ingest/validator/plugins", "ingest/frobnicator/plugins"];
+        for entry in places.iter().filter_map(|place| plugins(place)).flatten() {
+            let load = entry.get("load").unwrap_or(entry).as_str();
+            let Some(load) = load else { continue };
             let stem = load.strip_suffix(".so").or(load.strip_suffix(".wasm")).unwrap_or(load);
-            let path = match load.contains('/') {
-                true => PathBuf::from(format!("{stem}.wasm")),
-                false => context.layout.plugindir().join(format!("{stem}.wasm")),
+            let file = format!("{stem}.wasm");
+            let found = match load.contains('/') {
+                true => Path::new(&file).is_file(),
+                false => plugin_folders(context).iter().any(|folder| folder.join(&file).is_file()),
             };
-            if !path.is_file() {
+            if !found {
                 self.add(space, load, &format!("{load}: No such plugin found"));
+            }
+        }
+    }
+
+    /// Programs that are named by path.
+    fn programs(&mut self, space: &Space) {
+        for key in ["imp", "job-shell"] {
+            if let Some(path) = space.string("exec", key).filter(|path| !Path::new(path).is_file())
+            {
+                self.add(space, path, &format!("{path}: there is no such program"));
             }
         }
     }
@@ -194,12 +215,21 @@ impl Findings {
         for path in paths {
             let Ok(meta) = path.metadata() else { continue };
             if meta.uid() != 0 {
-                self.lines.push(format!("{}: must be owned by root", path.display()));
+                self.lines
+                    .push(format!("{}:1: must be owned by root (chown root)", path.display()));
             }
             if meta.permissions().mode() & 0o022 != 0 {
-                self.lines.push(format!("{}: writable by others than root", path.display()));
+                let text = "writable by others than root (chmod go-w)";
+                self.lines.push(format!("{}:1: {text}", path.display()));
             }
         }
+    }
+}
+
+fn plugin_folders(context: &Context) -> Vec<PathBuf> {
+    match context.env.get("FLUX_PLUGIN_PATH") {
+        Some(path) => std::env::split_paths(path).collect(),
+        None => vec![context.layout.plugindir()],
     }
 }
 
@@ -217,22 +247,33 @@ impl Space {
         Some(list)
     }
 
-    /// The file and line in which a key, or a value, stands first.
+    /// The file and line in which a key is set, a table begins, or else a value stands first.
     fn place(&self, word: &str) -> String {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
         files.sort();
-        for file in files.iter().filter(|file| file.extension().is_some_and(|e| e == "toml")) {
-            let text = std::fs::read_to_string(file).unwrap_or_default();
-            let stands_in = |line: &str| {
-                let line = line.trim_start();
-                !line.starts_with('#') && line.contains(word)
-            };
-            if let Some(at) = text.lines().position(stands_in) {
-                return format!("{}:{}", file.display(), at + 1);
-            }
-        }
-        self.dir.display().to_string()
+        let texts: Vec<(PathBuf, String)> = files
+            .into_iter()
+            .map(|file| (file.clone(), std::fs::read_to_string(file).unwrap_or_default()))
+            .collect();
+        let find = |stands_in: &dyn Fn(&str) -> bool| {
+            texts.iter().find_map(|(file, text)| {
+                let at = text.lines().position(|line| stands_in(line.trim()))?;
+                Some(format!("{}:{}", file.display(), at + 1))
+            })
+        };
+        let key = |line: &str| {
+            let key = line.split('=').next().unwrap_or_default().trim();
+            key == word || key.strip_suffix(word).is_some_and(|path| path.ends_with('.'))
+        };
+        let table = |line: &str| line.trim_matches(['[', ']']) == word && line.starts_with('[');
+        let quoted = format!("\"{word}\"");
+        let value = |line: &str| !line.starts_with('#') && line.contains(&quoted);
+        let part = |line: &str| !line.starts_with('#') && line.contains(word);
+        let place = find(&key).or_else(|| find(&table)).or_else(|| find(&value));
+        let place = place.or_else(|| find(&part));
+        place.unwrap_or_else(|| format!("{}", self.dir.display()))
     }
 }
 
@@ -278,6 +319,13 @@ fn imp_problems(config: &Object) -> Vec<Problem> {
                     if !good {
                         problems
                             .push((key.clone(), format!("bad or unknown key '{key}' in [exec]")));
+                    }
+                    let shells = value.as_array().filter(|_| key == "allowed-shells");
+                    for path in shells.into_iter().flatten().filter_map(Value::as_str) {
+                        if !Path::new(path).is_file() {
+                            let text = format!("{path}: there is no such program");
+                            problems.push((path.to_owned(), text));
+                        }
                     }
                 }
             }
@@ -344,7 +392,9 @@ mod tests {
     #[test]
     fn mistakes_in_the_imps_tables_are_named() {
         let imp = |text: &str| texts(imp_problems(&toml_files::parse_toml(text).unwrap()));
-        assert!(imp("[exec]\nallowed-users = [\"flux\"]\nallowed-shells = [\"/x\"]\n").is_empty());
+        assert!(
+            imp("[exec]\nallowed-users = [\"flux\"]\nallowed-shells = [\"/bin/sh\"]\n").is_empty()
+        );
         assert_eq!(imp("[exec]\nallowed-users = \"flux\"\n").len(), 1);
         let run = imp("[run.prolog]\nallowed-users = [\"flux\"]\npath = \"/nonexistent/prolog\"\n");
         assert_eq!(run, ["/nonexistent/prolog: there is no such program"]);

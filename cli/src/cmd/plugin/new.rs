@@ -69,7 +69,7 @@ fn sdk(context: &Context) -> PathBuf {
     match context.layout.is_installed() {
         true => context.layout.datadir().join("plugin-sdk"),
         false => {
-            let etc = context.layout.confdir();
+            let etc = context.layout.datadir();
             etc.parent().unwrap_or(Path::new("/")).join("abi")
         }
     }

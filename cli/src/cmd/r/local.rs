@@ -1,20 +1,48 @@
-//! What this host has, by the kernel or by an hwloc XML file.
+//! What this host has, by the broker's program (which knows hwloc), the kernel, or an hwloc XML
+//! file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
 use flux_protocol::idset::Idset;
-use flux_protocol::r::Resources;
+use flux_protocol::r::{ResourceSet, Resources};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
-use crate::failure::Failure;
+use crate::context::Context;
+use crate::failure::{Failure, strerror};
 
 /// Kinds of OS devices of hwloc: accelerators.
 const COPROCESSOR: &str = "5";
 
-/// Cores that this process may use, numbered from 0, without GPUs.
-pub(crate) fn from_system() -> Result<Resources, Failure> {
+/// Cores that this process may use, numbered from 0, and GPUs where hwloc sees some.
+pub(crate) fn from_system(context: &Context) -> Result<Resources, Failure> {
+    match from_broker(context, None) {
+        Ok(set) => Ok(set.node(0).map(|node| (*node.resources).clone()).unwrap_or_default()),
+        Err(_) => from_kernel(),
+    }
+}
+
+/// What the configuration in a folder or file has, or else this host.
+pub(super) fn from_broker(
+    context: &Context,
+    config: Option<&Path>,
+) -> Result<ResourceSet, Failure> {
+    let broker = context.layout.libexecdir().join("flux-broker");
+    let mut command = Command::new(&broker);
+    command.arg("--print-resources");
+    if let Some(path) = config {
+        command.arg("--config-path").arg(path);
+    }
+    let output = command.output().map_err(|e| Failure::of(broker.display(), strerror(&e)))?;
+    if !output.status.success() {
+        return Err(Failure::new(String::from_utf8_lossy(&output.stderr).trim_end()));
+    }
+    ResourceSet::decode(&String::from_utf8_lossy(&output.stdout)).map_err(Failure::new)
+}
+
+pub(crate) fn from_kernel() -> Result<Resources, Failure> {
     let allowed = sched_getaffinity(Pid::from_raw(0))
         .map_err(|e| Failure::of("failed to gather local topology", e.desc()))?;
     let mut cores = BTreeSet::new();
@@ -77,6 +105,6 @@ mod tests {
 
     #[test]
     fn this_host_has_a_core() {
-        assert!(from_system().unwrap().cores.count() > 0);
+        assert!(from_kernel().unwrap().cores.count() > 0);
     }
 }

@@ -1,0 +1,118 @@
+//! How the broker's configuration is read: which files, what is refused, and what a query prints.
+//! The programs are those of the same build: run `cargo build --workspace` first.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Exit code, standard output, standard error.
+fn flux(dir: &Path, conf_dir: Option<&str>, args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "5", "120", env!("CARGO_BIN_EXE_flux")]).args(args).current_dir(dir);
+    command.env_remove("FLUX_URI").env_remove("FLUX_CONF_DIR").stdin(Stdio::null());
+    if let Some(conf_dir) = conf_dir {
+        command.env("FLUX_CONF_DIR", conf_dir);
+    }
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("c")).unwrap();
+    for (name, text) in files {
+        std::fs::write(dir.path().join("c").join(name), text).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn toml_files_of_the_folder_are_merged_and_others_are_not_read() {
+    let dir = folder(&[
+        ("a.toml", "[tbon]\ntcp_user_timeout = \"2m\"\n"),
+        ("b.toml", "[kvs]\ncheckpoint-period = \"30m\"\n"),
+        ("c.conf", "[policy]\nx = 1\n"),
+        (".hidden.toml.bak", "[policy]\ny = 1\n"),
+    ]);
+    std::fs::create_dir(dir.path().join("other")).unwrap();
+    let line = "flux config get; flux config get tbon.tcp_user_timeout; \
+         flux config get --type=fsd-integer kvs.checkpoint-period; \
+         flux config get --default=x no.key; flux config get no.key; echo rc $?; \
+         flux config get --quiet no.key; echo rc $?; \
+         flux config get --type=integer tbon.tcp_user_timeout; echo rc $?; \
+         flux getattr config.path";
+    let (code, out, err) = flux(dir.path(), Some("other"), &["start", "-o,-cc", line]);
+    let expected = "{\"kvs\":{\"checkpoint-period\":\"30m\"},\"tbon\":{\"tcp_user_timeout\":\"2m\"}}\n\
+         2m\n1800\nx\nrc 1\nrc 1\nrc 1\nc\n";
+    assert_eq!((code, out.as_str()), (Some(0), expected), "{err}");
+    assert_eq!(err.matches("no.key is not set").count(), 1, "{err}");
+    let (_, out, err) = flux(dir.path(), Some("c"), &["start", "flux config get tbon"]);
+    assert_eq!(out, "{\"tcp_user_timeout\":\"2m\"}\n", "{err}");
+    let (_, offline, err) = flux(dir.path(), None, &["config", "get", "-c", "c", "kvs"]);
+    assert_eq!(offline, "{\"checkpoint-period\":\"30m\"}\n", "{err}");
+}
+
+#[test]
+fn the_example_is_the_same_in_one_file_and_in_many() {
+    let example =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../etc/examples/system/conf.d/system.toml");
+    let text = std::fs::read_to_string(example).unwrap();
+    let one = folder(&[("system.toml", &text)]);
+    let (head, rest) = text.split_once("\n[").unwrap();
+    assert!(head.lines().all(|line| line.is_empty() || line.starts_with('#')));
+    let parts: Vec<(String, String)> = rest
+        .split("\n[")
+        .enumerate()
+        .map(|(at, part)| (format!("{at}.toml"), format!("[{part}")))
+        .collect();
+    let parts: Vec<(&str, &str)> =
+        parts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let many = folder(&parts);
+    let get = |dir: &Path, key: &[&str]| {
+        flux(dir, None, &[&["config", "get", "-c", "c"], key].concat()).1
+    };
+    assert_eq!(get(one.path(), &[]), get(many.path(), &[]));
+    assert_eq!(get(one.path(), &["policy.limits.job-size.max.nnodes"]), "8\n");
+    assert_eq!(
+        get(one.path(), &["policy.limits.job-size"]),
+        "{\"max\":{\"ncores\":32,\"nnodes\":8}}\n"
+    );
+}
+
+#[test]
+fn mistakes_stop_the_broker_with_file_line_and_key() {
+    let durations = [
+        "tbon.tcp_user_timeout",
+        "kvs.checkpoint-period",
+        "job-manager.inactive-age-limit",
+        "policy.jobspec.defaults.system.duration",
+        "policy.limits.duration",
+        "archive.period",
+    ];
+    let mut cases: Vec<(String, Vec<&str>)> = durations
+        .iter()
+        .map(|key| {
+            (format!("\n{key} = \"xx\"\n"), vec!["x.toml:2:", key.rsplit('.').next().unwrap()])
+        })
+        .collect();
+    for (text, wanted) in [
+        ("[bootstrap", vec!["x.toml:1:"]),
+        ("[bootstrap]\nnonsense = 1\n", vec!["x.toml:2:", "[bootstrap]", "nonsense"]),
+        (
+            "[access]\nallow-guest-user = \"zz\"\n",
+            vec!["x.toml:2:", "expected boolean, got string"],
+        ),
+    ] {
+        cases.push((text.to_owned(), wanted));
+    }
+    for (text, wanted) in cases {
+        let dir = folder(&[("x.toml", &text)]);
+        let (code, _, err) = flux(dir.path(), None, &["start", "-o,-cc", "true"]);
+        assert_eq!(code, Some(1), "{text}: {err}");
+        assert!(err.contains("Config file error: "), "{err}");
+        for word in wanted {
+            assert!(err.contains(word), "{word} is not in: {err}");
+        }
+    }
+}

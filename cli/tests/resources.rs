@@ -1,0 +1,185 @@
+//! Where the resources of an instance come from, and what is verified of them: instances of one
+//! broker, configured by files. The programs are those of the same build: run
+//! `cargo build --workspace` first.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+struct Site {
+    dir: tempfile::TempDir,
+    hardware: Option<PathBuf>,
+}
+
+impl Site {
+    fn new() -> Site {
+        let site = Site { dir: tempfile::tempdir().unwrap(), hardware: None };
+        std::fs::create_dir(site.path("conf")).unwrap();
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn flux(&self, args: &[&str]) -> Output {
+        let mut command = Command::new("timeout");
+        command.args(["-k", "5", "120", env!("CARGO_BIN_EXE_flux")]).args(args);
+        command.env_remove("FLUX_URI").env("FLUX_FAKE_HOSTNAME", "node7").current_dir(&self.dir);
+        command.env_remove("FLUX_CONF_DIR").stdin(std::process::Stdio::null());
+        if let Some(file) = &self.hardware {
+            command.env("HWLOC_XMLFILE", file);
+        }
+        command.output().unwrap()
+    }
+
+    /// An R file of this host with these options of `flux R encode`.
+    fn r(&self, options: &[&str]) -> PathBuf {
+        let output = self.flux(&[&["R", "encode"], options].concat());
+        assert!(output.status.success(), "{output:?}");
+        let path = self.path("R");
+        std::fs::write(&path, output.stdout).unwrap();
+        path
+    }
+
+    fn configure(&self, text: &str) {
+        std::fs::write(self.path("conf/system.toml"), text).unwrap();
+    }
+
+    /// An instance that runs a line of shell; all that is printed, words apart by one blank.
+    fn run(&self, line: &str) -> String {
+        let output = self.flux(&["start", "-o,--config-path=conf", line]);
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.lines().map(words).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn resource(r: &Path, rest: &str) -> String {
+    format!("[resource]\npath = \"{}\"\n{rest}\n", r.display())
+}
+
+const DRAINED: &str = "flux resource drain -no '{state}: {reason}'";
+
+#[test]
+fn node_that_lacks_what_it_should_have_is_drained_with_the_reason() {
+    let site = Site::new();
+    let r = site.r(&["--hosts=node7", "--cores=0-9999"]);
+    site.configure(&resource(&r, ""));
+    let said = site.run(&format!("{DRAINED}; flux dmesg; flux resource list -no {{ncores}}"));
+    let reason = "rank 0 (node7) missing resources: core[";
+    assert!(said.starts_with(&format!("drained: {reason}")), "{said}");
+    assert!(said.contains(&format!("resource.err[0]: draining: {reason}")), "{said}");
+    for pardon in ["noverify = true", "verify = false", "verify.core = \"allow-missing\""] {
+        site.configure(&resource(&r, pardon));
+        let said = site.run(&format!("{DRAINED}; flux resource list -s free -no {{ncores}}"));
+        assert_eq!(said, "10000", "{pardon}");
+    }
+    let r = site.r(&["--hosts=wronghost", "--cores=0"]);
+    site.configure(&resource(&r, ""));
+    let said = site.run(DRAINED);
+    let reason = "drained: rank 0 got hostname 'node7', expected 'wronghost'";
+    assert!(said.starts_with(reason), "{said}");
+    site.configure(&resource(&r, "verify.core = \"strct\""));
+    let said = site.run("echo started");
+    assert!(!said.contains("started") && said.contains("unknown verify mode 'strct'"), "{said}");
+    site.configure(&resource(Path::new("/nonexistent/R"), ""));
+    let said = site.run("echo started");
+    assert!(!said.contains("started") && said.contains("/nonexistent/R"), "{said}");
+}
+
+#[test]
+fn gpus_are_found_and_verified_where_that_is_asked_for() {
+    let mut site = Site::new();
+    let device = |n| {
+        format!(
+            "<object type=\"OSDev\" gp_index=\"{}\" name=\"cuda{n}\" subtype=\"CUDA\" \
+             osdev_type=\"5\"><info name=\"Backend\" value=\"CUDA\"/></object>",
+            10 + n
+        )
+    };
+    let set = "cpuset=\"0x1\" complete_cpuset=\"0x1\" nodeset=\"0x1\" complete_nodeset=\"0x1\"";
+    let xml = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">\n\
+         <topology version=\"2.0\"><object type=\"Machine\" os_index=\"0\" {set} \
+         allowed_cpuset=\"0x1\" allowed_nodeset=\"0x1\" gp_index=\"1\">\
+         <object type=\"NUMANode\" os_index=\"0\" {set} gp_index=\"2\" local_memory=\"1024\"/>\
+         <object type=\"Core\" os_index=\"0\" {set} gp_index=\"3\">\
+         <object type=\"PU\" os_index=\"0\" {set} gp_index=\"4\"/></object>{}{}</object>\
+         </topology>\n",
+        device(0),
+        device(1)
+    );
+    let file = site.path("hardware.xml");
+    std::fs::write(&file, xml).unwrap();
+    site.hardware = Some(file);
+    site.configure("");
+    let said = site.run("flux resource info");
+    if said == "1 Nodes, 1 Cores, 0 GPUs" || !said.starts_with("1 Nodes, 1 Cores") {
+        eprintln!("hwloc is not installed: skipped ({said})");
+        return;
+    }
+    assert_eq!(said, "1 Nodes, 1 Cores, 2 GPUs");
+    let local = site.flux(&["R", "encode", "--local"]).stdout;
+    assert!(String::from_utf8_lossy(&local).contains("\"gpu\": \"0-1\""), "{local:?}");
+    for (gpus, verify, drained) in [
+        ("--gpus=0-1", "verify = true", ""),
+        ("--gpus=0-3", "", ""),
+        ("--gpus=0-3", "verify.gpu = \"strict\"", "missing resources: gpu[2-3]"),
+    ] {
+        let r = site.r(&["--hosts=node7", "--cores=0", gpus]);
+        site.configure(&resource(&r, verify));
+        let said = site.run(DRAINED);
+        assert_eq!(said.is_empty(), drained.is_empty(), "{gpus} {verify}: {said}");
+        assert!(said.contains(drained), "{said}");
+    }
+}
+
+#[test]
+fn what_only_schedulers_understand_goes_to_the_job_and_to_its_instance() {
+    let site = Site::new();
+    let r = site.r(&["--hosts=node7", "--cores=0"]);
+    std::fs::write(site.path("jgf"), "{\"x\": 1}").unwrap();
+    let scheduling = format!("noverify = true\nscheduling = \"{}\"", site.path("jgf").display());
+    site.configure(&resource(&r, &scheduling));
+    let said = site.run(
+        "flux kvs get resource.R; flux submit --quiet -N1 --exclusive true; flux queue drain; \
+         flux job info $(flux job last) R; flux batch --quiet -N1 --exclusive --output=out --wrap \
+         flux kvs get resource.R; flux queue drain; cat out",
+    );
+    let all: Vec<&str> = said.lines().filter(|line| line.starts_with('{')).collect();
+    assert_eq!(all.len(), 3, "{said}");
+    for r in all {
+        let r: serde_json::Value = serde_json::from_str(r).unwrap();
+        assert_eq!(r["scheduling"], serde_json::json!({"x": 1}), "{said}");
+    }
+}
+
+#[test]
+fn resources_are_listed_in_the_configuration_itself_or_loaded_anew() {
+    let site = Site::new();
+    site.configure(
+        "[resource]\nnoverify = true\n[[resource.config]]\nhosts = \"node7\"\ncores = \"0-3\"\n\
+         gpus = \"0\"\n[[resource.config]]\nhosts = \"node7\"\nproperties = [\"big\"]\n",
+    );
+    let parsed = site.flux(&["R", "parse-config", "conf"]);
+    assert!(parsed.status.success(), "{parsed:?}");
+    std::fs::write(site.path("parsed"), parsed.stdout).unwrap();
+    site.r(&["--hosts=node7", "--cores=0-1"]);
+    let said = site.run(
+        "flux R decode --short <parsed; flux kvs get resource.R | flux R decode --short; \
+         flux resource list -no '{state} {propertiesx} {ncores}' -s free; \
+         flux resource reload R; flux module unload sched-simple; flux resource reload R; \
+         flux module load sched-simple; flux resource list -no '{state} {ncores}' -s free; \
+         flux kvs eventlog get resource.eventlog",
+    );
+    let mut lines = said.lines();
+    assert_eq!(lines.next(), Some("rank0/core[0-3],gpu0"), "{said}");
+    assert_eq!(lines.next(), Some("rank0/core[0-3],gpu0"), "{said}");
+    assert_eq!(lines.next(), Some("free big 4"), "{said}");
+    assert_eq!(lines.next(), Some("free 2"), "{said}");
+    assert!(said.contains("resources are busy (unload scheduler?)"), "{said}");
+    assert!(said.contains("resource-define method=\"configuration\""), "{said}");
+    assert!(said.contains("resource-define method=\"reload\""), "{said}");
+}
