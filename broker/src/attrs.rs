@@ -45,8 +45,14 @@ impl Attrs {
         Some(self.by_name.borrow().get(name)?.access)
     }
 
+    /// Those that have a value.
     pub fn names(&self) -> Vec<String> {
-        self.by_name.borrow().keys().cloned().collect()
+        let by_name = self.by_name.borrow();
+        by_name
+            .iter()
+            .filter(|(_, attr)| attr.value.is_some())
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// Set by the broker itself, whatever the access.
@@ -61,6 +67,12 @@ impl Attrs {
         let attr = by_name.entry(name.to_owned()).or_insert(Attr { value: None, access });
         attr.access = access;
         attr.value.get_or_insert_with(|| value.into());
+    }
+
+    /// Make an attribute known, with the value of the command line if it gave one.
+    pub fn declare(&self, name: &str, access: Access) {
+        let mut by_name = self.by_name.borrow_mut();
+        by_name.entry(name.to_owned()).or_insert(Attr { value: None, access }).access = access;
     }
 
     /// Set by the owner. ENOENT: unknown. EINVAL: not settable at run time; EPERM: not even by
@@ -83,13 +95,12 @@ impl Attrs {
     /// EPERM: not one that the owner may set. An unknown one is gone already.
     pub fn remove(&self, name: &str) -> Result<(), Failure> {
         let mut by_name = self.by_name.borrow_mut();
-        match by_name.get(name).map(|attr| attr.access) {
-            None => Ok(()),
-            Some(Access::Runtime) => {
-                by_name.remove(name);
-                Ok(())
-            }
-            Some(_) => Err(Errno::EPERM.into()),
+        match by_name.get_mut(name) {
+            None => {}
+            // It stays known: it can be set again.
+            Some(attr) if attr.access == Access::Runtime => attr.value = None,
+            Some(_) => return Err(Errno::EPERM.into()),
         }
+        Ok(())
     }
 }

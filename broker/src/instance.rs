@@ -128,6 +128,15 @@ fn load_config(options: &Options, attrs: &Attrs) -> Result<Config, StartError> {
     Ok(config)
 }
 
+/// What the owner may set while the broker runs, beside the attributes of the log.
+const RUNTIME_ATTRS: [&str; 5] = [
+    "broker.exit-restart",
+    "conf.shell_initrc",
+    "conf.shell_pluginpath",
+    "content.dump",
+    "content.restore",
+];
+
 /// Attributes that only tell what is so.
 fn set_general_attrs(attrs: &Attrs, rank: u32, size: u32) {
     let immutable = [
@@ -139,6 +148,9 @@ fn set_general_attrs(attrs: &Attrs, rank: u32, size: u32) {
     ];
     for (name, value) in immutable {
         attrs.put(name, value, Access::Immutable);
+    }
+    for name in RUNTIME_ATTRS {
+        attrs.declare(name, Access::Runtime);
     }
     attrs.put("version", crate::VERSION, Access::ReadOnly);
     attrs.put_default("instance-level", "0", Access::Immutable);

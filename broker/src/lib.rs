@@ -9,6 +9,7 @@ pub mod call;
 pub mod config;
 pub mod connector;
 pub mod context;
+pub mod dump;
 pub mod environment;
 pub mod handle;
 pub mod instance;

@@ -7,6 +7,7 @@ use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 
 use crate::broker::Broker;
+use crate::dump::{self, Restore};
 use crate::log::Severity;
 use crate::peers::LocalFuture;
 use crate::service::{self, Loaded, Service, Status};
@@ -158,29 +159,48 @@ impl Modules {
     }
 
     /// Load what rc1 loads on this rank. Stops at the first that fails, and names it.
+    ///
+    /// Where a dump is to be restored, the store begins empty, and is filled before anybody uses it.
     pub async fn load_all(&self, broker: &Rc<Broker>) -> Result<(), Failure> {
+        let mut restore = match broker.rank() {
+            0 => Restore::planned(broker.attrs())?,
+            _ => None,
+        };
         for module in MODULES {
             let wanted = match module.on {
                 On::All => true,
                 On::Leader => broker.rank() == 0,
                 On::Request => false,
             };
-            let args: Vec<String> = module.args.iter().map(|arg| (*arg).to_owned()).collect();
+            let mut args: Vec<String> = module.args.iter().map(|arg| (*arg).to_owned()).collect();
+            if module.name == ContentSqlite::NAME && restore.is_some() {
+                args.push("truncate".to_owned());
+            }
             if wanted && self.get(module.name).is_none() {
                 self.load(broker, module.name, None, &args).await.map_err(|failure| {
                     Failure::new(failure.errno, format!("{}: {failure}", module.name))
                 })?;
             }
+            if module.name == ContentSqlite::NAME
+                && let Some(restore) = restore.take()
+            {
+                restore.run(broker).await?;
+            }
         }
         Ok(())
     }
 
-    /// Unload all, the last first.
-    pub async fn remove_all(&self, broker: &Rc<Broker>) {
+    /// Unload all, the last first; when nobody changes the store any more, dump it if that is wanted.
+    pub async fn remove_all(&self, broker: &Rc<Broker>) -> Result<(), Failure> {
+        let mut dumped = Ok(());
         while let Some(loaded) = self.list().last().cloned() {
+            if loaded.name == ContentSqlite::NAME {
+                dumped = dump::write(broker).await;
+            }
             if loaded.status() != Status::Exited {
                 let _ = self.remove(broker, &loaded.name).await;
             }
         }
+        dumped
     }
 }

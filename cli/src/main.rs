@@ -11,6 +11,7 @@ use environment::Environment;
 use failure::{Failure, Outcome};
 use options::{Options, Unknown};
 
+mod archive;
 mod args;
 mod attach;
 mod cmd;
@@ -39,6 +40,7 @@ mod target;
 mod term;
 mod toml_files;
 mod trace;
+mod treewalk;
 mod usage;
 mod when;
 

@@ -66,9 +66,11 @@ commands! {
     "cron" Optparse cmd::cron::Cron: "Schedule and manage cron-like jobs in a flux session";
     "dmesg" Builtin cmd::dmesg::Dmesg: "Print or control log ring buffer";
     "doctor" Builtin cmd::doctor::Doctor: "Look for what would keep this node from running a broker";
+    "dump" Builtin cmd::dump::Dump: "Dump KVS snapshot to a portable archive format";
     "env" Builtin cmd::env::Env: "Print the flux environment or execute COMMAND inside it";
     "event" Optparse cmd::event::Event: "Send and receive Flux events";
     "exec" Optparse cmd::exec::Exec: "Execute processes across flux ranks";
+    "gc" Builtin cmd::gc::Gc: "Online garbage collection for KVS content";
     "getattr" Builtin cmd::attr::Getattr: "Get broker attribute";
     "help" Builtin cmd::help::Help: "Display help information for flux commands";
     "hostlist" Argparse cmd::hostlist::HostlistArgs: "Fetch, combine, and manipulate Flux hostlists";
@@ -94,6 +96,7 @@ commands! {
     "queue" Argparse cmd::queue::Queue: "List and manipulate flux queues";
     "relay" Builtin cmd::relay::Relay: "Relay messages between stdio and local://path";
     "resource" Argparse cmd::resource::Resource: "List/manipulate Flux resource status";
+    "restore" Builtin cmd::restore::Restore: "Restore KVS snapshot from a portable archive format";
     "run" Argparse cmd::run::Run: "Run a job interactively";
     "setattr" Builtin cmd::attr::Setattr: "Set broker attribute";
     "shutdown" Builtin cmd::shutdown::Shutdown: "Shut down the Flux instance";

@@ -11,6 +11,7 @@ use flux_protocol::payload::{Empty, Raw};
 use flux_protocol::rpc::{content, content_backing, kvs};
 use jiff::Timestamp;
 
+use super::gc::Gc;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
 use crate::{outln, output};
@@ -47,6 +48,8 @@ enum Command {
     Dropcache,
     /// Flush dirty entries from local content cache
     Flush,
+    /// Remove what nothing refers to any more, while the instance runs
+    Gc(Gc),
     /// Perform checkpoint operations
     #[command(subcommand)]
     Checkpoint(Checkpoint),
@@ -71,6 +74,7 @@ impl Content {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let flux = context.connect().await?;
         match self.command {
+            Command::Gc(gc) => gc.run(context).await,
             Command::Load { bypass_cache, blobref } => load(&flux, blobref, bypass_cache).await,
             Command::Store { bypass_cache, chunksize } => {
                 store(&flux, chunksize, bypass_cache).await

@@ -36,6 +36,8 @@ struct Clean {
 struct Dirty {
     data: Bytes,
     mark: Mark,
+    /// It was stored again while it was on its way, and has to be known as that recent above.
+    again: bool,
 }
 
 impl Cache {
@@ -88,7 +90,8 @@ impl Cache {
         if let Some(clean) = self.clean.remove(&blobref) {
             self.clean_bytes -= clean.data.len();
         }
-        if self.dirty.contains_key(&blobref) {
+        if let Some(dirty) = self.dirty.get_mut(&blobref) {
+            dirty.again |= !self.waiting.contains_key(&dirty.mark);
             return;
         }
         let mark = self.next;
@@ -96,7 +99,7 @@ impl Cache {
         self.dirty_bytes += data.len();
         self.order.insert(mark, blobref);
         self.waiting.insert(mark, blobref);
-        self.dirty.insert(blobref, Dirty { data, mark });
+        self.dirty.insert(blobref, Dirty { data, mark, again: false });
     }
 
     /// The oldest dirty blob that is not on its way, which it is from now on.
@@ -112,7 +115,11 @@ impl Cache {
             self.dirty_bytes -= dirty.data.len();
             self.order.remove(&dirty.mark);
             self.waiting.remove(&dirty.mark);
-            self.add_clean(*blobref, dirty.data);
+            if dirty.again {
+                self.add_dirty(*blobref, dirty.data);
+            } else {
+                self.add_clean(*blobref, dirty.data);
+            }
         }
     }
 
@@ -191,6 +198,25 @@ mod tests {
         cache.purge(0, Duration::ZERO);
         assert!(cache.get(&a).is_none() && cache.get(&c).is_some());
         assert_eq!((cache.len(), cache.bytes(), cache.dirty_bytes()), (1, 4, 4));
+    }
+
+    #[test]
+    fn a_blob_that_is_stored_again_while_on_its_way_is_stored_again() {
+        let mut cache = Cache::default();
+        let (a, data) = blob("aaaa");
+        cache.add_dirty(a, data.clone());
+        cache.add_dirty(a, data.clone());
+        assert!(cache.next_to_store().is_some());
+        cache.add_dirty(a, data);
+        let mark = cache.mark();
+        cache.stored(&a);
+        // What waited for it before is done; it is not clean yet.
+        assert!(cache.is_clean_until(mark));
+        assert_eq!((cache.dirty_len(), cache.dirty_bytes()), (1, 4));
+        assert_eq!(cache.next_to_store().map(|(blobref, _)| blobref), Some(a));
+        cache.stored(&a);
+        assert_eq!((cache.dirty_len(), cache.len()), (0, 1));
+        assert!(cache.next_to_store().is_none());
     }
 
     #[test]

@@ -356,8 +356,8 @@ async fn finalize(context: &Ctx) -> Event {
         }
         _ => Ok(()),
     };
-    broker.modules().remove_all(broker).await;
-    match scripts.and(finished) {
+    let removed = broker.modules().remove_all(broker).await;
+    match scripts.and(finished).and(removed) {
         Ok(()) => Event::Rc3Success,
         Err(failure) => {
             broker.log().append(Severity::Err, "broker", &format!("rc3.0: {failure}"));
