@@ -129,12 +129,13 @@ fn load_config(options: &Options, attrs: &Attrs) -> Result<Config, StartError> {
 }
 
 /// What the owner may set while the broker runs, beside the attributes of the log.
-const RUNTIME_ATTRS: [&str; 5] = [
+const RUNTIME_ATTRS: [&str; 6] = [
     "broker.exit-restart",
     "conf.shell_initrc",
     "conf.shell_pluginpath",
     "content.dump",
     "content.restore",
+    "log-filename",
 ];
 
 /// Attributes that only tell what is so.

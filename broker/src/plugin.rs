@@ -56,6 +56,7 @@ mod jobs;
 mod ledger;
 mod log_gate;
 mod manifest;
+mod rest;
 mod scheduler;
 mod source;
 mod spec;

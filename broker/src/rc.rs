@@ -101,7 +101,7 @@ fn user_shell() -> String {
 
 /// What programs that the broker starts must not inherit: they would take themselves for the
 /// broker, or for tasks of the enclosing instance's job.
-pub(crate) const PRIVATE_ENVIRONMENT: [&str; 10] = [
+const PRIVATE_ENVIRONMENT: [&str; 10] = [
     "PMI_FD",
     "PMI_RANK",
     "PMI_SIZE",
@@ -114,22 +114,28 @@ pub(crate) const PRIVATE_ENVIRONMENT: [&str; 10] = [
     "NOTIFY_SOCKET",
 ];
 
-/// `FLUX_URI` of this broker, and its `flux` first in `PATH`.
-pub fn set_environment(command: &mut Command, broker: &Broker) {
-    command.env_clear().envs(broker.environment().vars());
+/// The environment of programs that the broker starts by itself: its own, with its `flux` first in
+/// `PATH`.
+pub(crate) fn environment(broker: &Broker) -> BTreeMap<String, String> {
+    let mut env = broker.environment().vars();
     for name in PRIVATE_ENVIRONMENT {
-        command.env_remove(name);
+        env.remove(name);
     }
     if let Some(uri) = broker.attrs().get("local-uri") {
-        command.env("FLUX_URI", uri);
+        env.insert("FLUX_URI".to_owned(), uri);
     }
     if let Some(bin) = crate::paths::bin_dir() {
-        let path = broker.environment().get("PATH").unwrap_or("/usr/bin:/bin".to_owned());
         let bin = bin.to_string_lossy().into_owned();
+        let path = env.get("PATH").cloned().unwrap_or_else(|| "/usr/bin:/bin".to_owned());
         if !path.split(':').any(|dir| dir == bin) {
-            command.env("PATH", format!("{bin}:{path}"));
+            env.insert("PATH".to_owned(), format!("{bin}:{path}"));
         }
     }
+    env
+}
+
+pub fn set_environment(command: &mut Command, broker: &Broker) {
+    command.env_clear().envs(environment(broker));
 }
 
 /// Run the command that the attribute names, else the executables of `/etc/flux/NAME.d` (of the folder

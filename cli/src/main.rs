@@ -27,6 +27,7 @@ mod joblist;
 mod jobwatch;
 mod json_text;
 mod listing;
+mod man;
 mod options;
 mod output;
 mod pattern;

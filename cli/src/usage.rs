@@ -136,6 +136,16 @@ fn usage_line(command: &clap::Command) -> String {
     text
 }
 
+/// Usage as lines without `Usage:`.
+pub(crate) fn lines(command: &clap::Command) -> Vec<String> {
+    let text = usage_line(command);
+    let lines = text.lines().map(|line| {
+        let line = line.trim_start();
+        line.strip_prefix("Usage:").or(line.strip_prefix("or:")).unwrap_or(line).trim().to_owned()
+    });
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
 fn full_name(command: &clap::Command) -> String {
     command.get_bin_name().unwrap_or(command.get_name()).to_owned()
 }

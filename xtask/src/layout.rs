@@ -35,6 +35,8 @@ enum From {
     Plugins(&'static [&'static str]),
     /// What `flux completion SHELL` prints.
     Completion(&'static str),
+    /// What `flux help` writes.
+    ManPages,
     /// An empty folder.
     Empty,
 }
@@ -59,7 +61,7 @@ pub(crate) const PACKAGES: &[Package] = &[
             completion("zsh", "usr/share/zsh/site-functions/_flux"),
             completion("fish", "usr/share/fish/vendor_completions.d/flux.fish"),
             folder("docs", "usr/share/doc/flux-core"),
-            folder("docs/man", "usr/share/man"),
+            File { from: From::ManPages, to: "usr/share/man/man1", mode: 0o644 },
             folder("etc/examples/system", "usr/share/doc/flux-core/examples/system"),
             folder("etc/examples/rc1.d", "usr/share/doc/flux-core/examples/rc1.d"),
             folder("etc/examples/rc3.d", "usr/share/doc/flux-core/examples/rc3.d"),
@@ -154,6 +156,16 @@ pub(crate) fn install(
                     .output()
                     .map_err(|e| Error(format!("flux completion: {e}")))?;
                 write(&to, &script.stdout, file.mode)?;
+            }
+            From::ManPages => {
+                let status = std::process::Command::new(programs.join("flux"))
+                    .args(["help", "--write-man-pages"])
+                    .arg(&to)
+                    .status()
+                    .map_err(|e| Error(format!("flux help: {e}")))?;
+                if !status.success() {
+                    return Err(Error(format!("flux help could not write to {}", to.display())));
+                }
             }
             From::Empty => std::fs::create_dir_all(&to).map_err(|e| failed(&to, &e))?,
         }

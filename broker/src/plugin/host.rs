@@ -365,6 +365,7 @@ impl PluginHost {
             notices: self.notices.clone(),
             instance: None,
             impatient: false,
+            rests: false,
             desk,
         };
         worker.start().map_err(|error| LoadError::Start { name, error })?;
@@ -550,6 +551,12 @@ impl Plugin {
     /// It failed again.
     pub async fn rearm(&self) -> Result<(), CallError> {
         self.ask(Request::Rearm).await?
+    }
+
+    /// Give up the instance of a validator or frobnicator until it is asked again; tells whether
+    /// there was one.
+    pub async fn rest(&self) -> bool {
+        self.ask(Request::Rest).await.unwrap_or(false)
     }
 
     /// Counters.

@@ -43,6 +43,8 @@ pub(super) enum Request {
     Configure(String, String, oneshot::Sender<Result<Result<(), String>, CallError>>),
     Query(oneshot::Sender<Result<String, CallError>>),
     Rearm(oneshot::Sender<Result<(), CallError>>),
+    /// Nobody has asked for a while.
+    Rest(oneshot::Sender<bool>),
     /// Another module takes over, if it starts; else everything stays as it was.
     Swap(Box<Parts>, oneshot::Sender<Result<(), CallError>>),
     Desk(DeskRequest),
@@ -90,6 +92,8 @@ pub(super) struct Worker {
     pub(super) instance: Option<Instance>,
     /// Start again without the pause.
     pub(super) impatient: bool,
+    /// There is no instance because none is needed.
+    pub(super) rests: bool,
     /// Of a scheduler.
     pub(super) desk: Option<Desk>,
 }
@@ -133,6 +137,9 @@ impl Worker {
             Request::Rearm(reply) => {
                 self.breaker.rearm();
                 let _ = reply.send(self.ensure());
+            }
+            Request::Rest(reply) => {
+                let _ = reply.send(self.rest());
             }
             Request::Swap(parts, reply) => {
                 let _ = reply.send(self.swap(*parts));
@@ -429,6 +436,9 @@ impl Worker {
     pub(super) fn ensure(&mut self) -> Result<(), CallError> {
         if self.instance.is_some() {
             return Ok(());
+        }
+        if self.rests {
+            return self.wake();
         }
         let plugin = self.program.plugin.to_string();
         match self.breaker.state(Instant::now()) {

@@ -316,7 +316,7 @@ fn spec(
 ) -> Result<Spec, Failure> {
     let cmd = &request.cmd;
     let mut env = match cmd.env.is_empty() {
-        true => context.broker().environment().vars(),
+        true => crate::rc::environment(context.broker()),
         false => cmd.env.clone(),
     };
     if let Some(uri) = context.broker().attrs().get("local-uri") {

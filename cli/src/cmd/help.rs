@@ -1,5 +1,6 @@
 //! `flux help`, and the text of `flux --help`.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Args;
@@ -7,16 +8,23 @@ use clap::Args;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
 use crate::table::{self, GROUPS};
-use crate::{out, usage};
+use crate::{man, out, usage};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux help [COMMAND]")]
 pub(crate) struct Help {
+    /// Write manual pages of all commands into a folder
+    #[arg(long, value_name = "DIR", hide = true)]
+    write_man_pages: Option<PathBuf>,
     command: Option<String>,
 }
 
 impl Help {
     pub(crate) async fn run(self, context: Context) -> Outcome {
+        if let Some(dir) = &self.write_man_pages {
+            man::write_all(dir).map_err(|e| Failure::of(dir.display(), strerror(&e)))?;
+            return Ok(0);
+        }
         let Some(command) = self.command else {
             out!("{}", overview());
             return Ok(0);

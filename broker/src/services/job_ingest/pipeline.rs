@@ -1,6 +1,7 @@
 //! Frobnicators and validators: plugins that edit and judge jobs, in the order configured.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
@@ -26,7 +27,13 @@ pub(super) struct Pipeline {
     validators: Vec<Plugin>,
     requests: u64,
     errors: u64,
+    /// Of the last request.
+    asked: Option<Instant>,
+    watched: bool,
 }
+
+/// After so long without a request, plugins are told to rest.
+const INACTIVITY: Duration = Duration::from_secs(5);
 
 type Judged = Result<Request, (Errno, String)>;
 
@@ -103,6 +110,10 @@ impl Pipeline {
         call: Call<SubmitResponse>,
     ) {
         self.requests += 1;
+        self.asked = Some(Instant::now());
+        if !std::mem::replace(&mut self.watched, true) {
+            watch_activity(context, INACTIVITY);
+        }
         let stages = self.clone();
         let handle = context.handle().clone();
         let after = context.clone();
@@ -164,6 +175,28 @@ impl Pipeline {
         let texts: Vec<String> = refusals.into_iter().map(|(_, text)| text).collect();
         Err((errno, texts.join(", ")))
     }
+}
+
+/// After a time, see whether plugins have been asked meanwhile; when not, let them rest.
+fn watch_activity(context: &Context, time: Duration) {
+    let after = context.clone();
+    context.spawn(tokio::time::sleep(time), move |ingest: &mut JobIngest, ()| {
+        let pipeline = &mut ingest.pipeline;
+        let idle = pipeline.asked.map_or(INACTIVITY, |asked| asked.elapsed());
+        if idle < INACTIVITY {
+            return watch_activity(&after, INACTIVITY - idle);
+        }
+        pipeline.watched = false;
+        for plugin in pipeline.frobnicators.iter().chain(&pipeline.validators).cloned() {
+            let log = after.clone();
+            let rest = async move { plugin.rest().await.then(|| plugin.name().to_owned()) };
+            after.spawn(rest, move |_: &mut JobIngest, rested| {
+                if let Some(name) = rested {
+                    log.log(Severity::Debug, format!("{name}: inactivity timeout"));
+                }
+            });
+        }
+    });
 }
 
 /// What flux-core's own plugins refuse for a jobspec that is wrong in itself is answered with

@@ -270,17 +270,7 @@ pub(super) fn command(
     cmdline: Vec<String>,
     more: impl IntoIterator<Item = (&'static str, String)>,
 ) -> rexec::Command {
-    let mut env = context.broker().environment().vars();
-    for name in crate::rc::PRIVATE_ENVIRONMENT {
-        env.remove(name);
-    }
-    if let Some(bin) = crate::paths::bin_dir() {
-        let bin = bin.to_string_lossy().into_owned();
-        let path = env.get("PATH").cloned().unwrap_or_else(|| "/usr/bin:/bin".to_owned());
-        if !path.split(':').any(|dir| dir == bin) {
-            env.insert("PATH".to_owned(), format!("{bin}:{path}"));
-        }
-    }
+    let mut env = crate::rc::environment(context.broker());
     env.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
     rexec::Command { cmdline, env, ..rexec::Command::default() }
 }
