@@ -13,6 +13,7 @@ use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
 use crate::connector::Connector;
 use crate::log::{self, Severity};
+use crate::metrics::Endpoint;
 use crate::overlay::Overlay;
 use crate::overlay::transport::TransportError;
 use crate::parent;
@@ -98,10 +99,13 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     let connector = Connector::listen(&broker, &socket)
         .map_err(|error| StartError::Listen { path: socket.clone(), error })?;
     let services = load_services(&broker).await?;
+    let metrics = Endpoint::start(&broker)
+        .map_err(|error| StartError::Attr { attr: "metrics-socket", text: error.to_string() })?;
     parent::announce(&broker, hostname(broker.attrs()));
     let mut state = life.state();
     // The sender lives as long as `life`.
     let _ = state.wait_for(|state| *state == State::Exit).await;
+    drop(metrics);
     for loaded in services.iter().rev() {
         loaded.stop().await;
     }

@@ -18,6 +18,7 @@ pub mod job_record;
 pub mod log;
 pub mod mailbox;
 pub mod methods;
+pub mod metrics;
 pub mod modules;
 pub mod overlay;
 pub mod parent;

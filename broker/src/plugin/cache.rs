@@ -15,6 +15,8 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 const DIGEST: usize = 32;
+/// What the store may need more than plugins need a fast start, in bytes.
+const SPACE_LEFT: u64 = 64 << 20;
 
 /// Loads a compiled component, if there is a good one.
 pub(super) fn load(engine: &Engine, folder: &Path, module: &str) -> Option<Component> {
@@ -47,14 +49,23 @@ fn try_store(
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     check_folder(folder).ok_or("folder is not ours")?;
     let code = component.serialize()?;
+    // A disk that is about to be full is not for what can be made anew.
+    let space = nix::sys::statvfs::statvfs(folder)?;
+    if space.blocks_available() * space.fragment_size() < SPACE_LEFT + code.len() as u64 {
+        return Err("too little space is left".into());
+    }
     let file = file_name(engine, folder, module);
     let temporary = file.with_extension(format!("tmp{}", std::process::id()));
     let mut out = OpenOptions::new();
     let mut out = out.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    out.write_all(&Sha256::digest(&code))?;
-    out.write_all(&code)?;
-    std::fs::rename(&temporary, &file)?;
-    Ok(())
+    let written = out
+        .write_all(&Sha256::digest(&code))
+        .and_then(|()| out.write_all(&code))
+        .and_then(|()| std::fs::rename(&temporary, &file));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    Ok(written?)
 }
 
 fn file_name(engine: &Engine, folder: &Path, module: &str) -> PathBuf {

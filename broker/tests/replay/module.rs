@@ -37,7 +37,7 @@ fn modules_are_managed_as_captured() {
             .await
             .assert_equal();
         instance.sweep(|topic| topic.starts_with("module.")).await;
-        instance.broker.modules().remove_all(&instance.broker).await;
+        instance.broker.modules().remove_all(&instance.broker).await.unwrap();
         instance.stop().await;
     });
 }
@@ -66,7 +66,7 @@ fn a_module_is_listed_while_it_is_loaded_and_may_have_another_name() {
         let builtin = handle.rpc::<rpc::Remove>(&remove("module")).await.unwrap_err();
         assert_eq!(builtin.errno, Errno::EINVAL);
         assert_eq!(handle.rpc::<rpc::List>(&Empty).await.unwrap().mods.len(), 2);
-        instance.broker.modules().remove_all(&instance.broker).await;
+        instance.broker.modules().remove_all(&instance.broker).await.unwrap();
         instance.stop().await;
     });
 }

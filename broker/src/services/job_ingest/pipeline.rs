@@ -187,8 +187,8 @@ fn watch_activity(context: &Context, time: Duration) {
             return watch_activity(&after, INACTIVITY - idle);
         }
         pipeline.watched = false;
-        for plugin in pipeline.frobnicators.iter().chain(&pipeline.validators).cloned() {
-            let log = after.clone();
+        for plugin in pipeline.frobnicators.iter().chain(&pipeline.validators) {
+            let (plugin, log) = (plugin.clone(), after.clone());
             let rest = async move { plugin.rest().await.then(|| plugin.name().to_owned()) };
             after.spawn(rest, move |_: &mut JobIngest, rested| {
                 if let Some(name) = rested {
