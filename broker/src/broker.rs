@@ -19,6 +19,7 @@ use crate::overlay::Overlay;
 use crate::rc::Pushed;
 use crate::router::{Router, new_uuid};
 use crate::services::state_machine::Life;
+use crate::spans::Spans;
 
 /// One broker of an instance.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ pub struct Broker {
     attrs: Attrs,
     config: RefCell<Rc<Config>>,
     log: Logger,
+    spans: Rc<Spans>,
     environment: Environment,
     connector: Rc<Status>,
     pushed: Pushed,
@@ -48,6 +50,7 @@ impl Broker {
             started: Instant::now(),
             router: Router::new(rank, owner, broker_uuid(&attrs)),
             log: Logger::new(rank, &attrs),
+            spans: Rc::new(Spans::from_environment(rank)),
             attrs,
             config: RefCell::new(Rc::new(config)),
             environment: Environment::default(),
@@ -86,6 +89,11 @@ impl Broker {
 
     pub fn log(&self) -> &Logger {
         &self.log
+    }
+
+    /// What became of jobs, for those who trace them.
+    pub fn spans(&self) -> &Rc<Spans> {
+        &self.spans
     }
 
     /// What commands of this broker start with.

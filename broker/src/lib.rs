@@ -32,6 +32,7 @@ pub mod router;
 pub mod rundir;
 pub mod service;
 pub mod services;
+pub mod spans;
 pub mod startlog;
 pub mod state;
 pub mod subprocess;

@@ -253,6 +253,7 @@ impl JobManager {
             }
             let after = job.state;
             self.journal.event(&self.jobs, id, &event);
+            context.broker().spans().event(id, &event);
             self.alloc_state_changed(id, before, after);
             self.drain.state_changed(before, after);
             if event.name == "exception" && self.jobs.get(&id).is_some_and(|j| j.fatal_exception) {

@@ -67,6 +67,13 @@ impl Batch {
                 (entries, result)
             },
             move |ingest: &mut JobIngest, (entries, result)| {
+                let spans = after.broker().spans();
+                if spans.wanted() {
+                    for Entry { id, request, .. } in &entries {
+                        let submit = request.began.end("job-ingest.submit", None);
+                        spans.step(*id, &submit, &request.judged);
+                    }
+                }
                 answer(entries, &result);
                 ingest.batch.busy = false;
                 ingest.batch.send_later(&after);

@@ -19,6 +19,7 @@ use crate::job_record;
 use crate::log::Severity;
 use crate::plugin::types::{Edit, Submission, Verdict};
 use crate::plugin::{Kind, OnFault, Plugin, PluginHost, PluginSpec, SharedJobs};
+use crate::spans::Began;
 
 /// Both stages, as configured.
 #[derive(Debug, Clone, Default)]
@@ -131,7 +132,9 @@ impl Pipeline {
 
     async fn judge(&self, handle: &Handle, mut request: Request) -> Judged {
         for plugin in &self.frobnicators {
+            let began = Began::now();
             let answers = plugin.frobnicate(vec![submission(&request)]).await;
+            request.judged.push(began.end("frobnicate", Some(plugin.name())));
             match answers.into_iter().next() {
                 Some(Ok(edit)) => {
                     apply(&mut request, edit)
@@ -143,16 +146,22 @@ impl Pipeline {
             }
         }
         if request.flags & flags::NOVALIDATE == 0 {
-            self.validate(handle, &request).await?;
+            self.validate(handle, &mut request).await?;
         }
         Ok(request)
     }
 
     /// All validators see the job; all that refuse it are named.
-    async fn validate(&self, handle: &Handle, request: &Request) -> Result<(), (Errno, String)> {
+    async fn validate(
+        &self,
+        handle: &Handle,
+        request: &mut Request,
+    ) -> Result<(), (Errno, String)> {
         let mut refusals: Vec<(Errno, String)> = Vec::new();
         for plugin in &self.validators {
+            let began = Began::now();
             let answers = plugin.validate(vec![submission(request)]).await;
+            request.judged.push(began.end("validate", Some(plugin.name())));
             match answers.into_iter().next() {
                 Some(Ok(Verdict::Accept | Verdict::Other(_))) => {}
                 Some(Ok(Verdict::Refuse(refusal))) => {

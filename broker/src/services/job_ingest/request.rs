@@ -6,6 +6,8 @@ use flux_protocol::failure::Failure;
 use flux_protocol::rpc::job_ingest::{SubmitRequest, flags};
 use serde_json::Value;
 
+use crate::spans::{Began, Span};
+
 /// Urgencies above this are for the owner.
 const GUEST_URGENCY: u32 = 16;
 const MAX_URGENCY: i64 = 31;
@@ -22,6 +24,9 @@ pub(super) struct Request {
     pub(super) jobspec: Value,
     /// Did a frobnicator change the jobspec?
     pub(super) changed: bool,
+    pub(super) began: Began,
+    /// What the plugins took.
+    pub(super) judged: Vec<Span>,
 }
 
 /// A submission whose urgency and flags its sender may use.
@@ -30,6 +35,7 @@ pub(super) struct Checked {
     cred: Credential,
     urgency: u32,
     flags: u32,
+    began: Began,
 }
 
 pub(super) fn check(request: &SubmitRequest, cred: Credential) -> Result<Checked, Failure> {
@@ -40,7 +46,7 @@ pub(super) fn check(request: &SubmitRequest, cred: Credential) -> Result<Checked
         let text = format!("only the instance owner can submit with urgency >{GUEST_URGENCY}");
         return Err(invalid(text));
     }
-    Ok(Checked { cred, urgency, flags })
+    Ok(Checked { cred, urgency, flags, began: Began::now() })
 }
 
 impl Checked {
@@ -69,7 +75,8 @@ impl Checked {
             .map_err(|error| invalid(not_json(&signed.payload, &error)))?;
         let flags = self.flags & !flags::SIGNED;
         let (userid, urgency) = (signed.userid, self.urgency);
-        Ok(Request { j, userid, urgency, flags, jobspec, changed: false })
+        let (began, judged) = (self.began, Vec::new());
+        Ok(Request { j, userid, urgency, flags, jobspec, changed: false, began, judged })
     }
 }
 

@@ -11,6 +11,7 @@ use super::{Call, Loaded};
 use crate::log::Severity;
 use crate::plugin::types::{Answer, Effect, Event, Reply};
 use crate::plugin::{CallError, OnFault, topic};
+use crate::spans::{Began, Spans};
 
 /// How soon a plugin that is down is called again, at the earliest.
 const RETRY: Duration = Duration::from_millis(100);
@@ -22,8 +23,13 @@ pub(crate) struct Outcome {
     pub(crate) answers: Vec<(usize, Result<Answer, CallError>)>,
 }
 
-/// Send the calls to the plugins that want them, one plugin after the other.
-pub(super) async fn dispatch(stack: &[Loaded], calls: Vec<Call>) -> Vec<Outcome> {
+/// Send the calls to the plugins that want them, one plugin after the other; and tell how long they
+/// took.
+pub(super) async fn dispatch(
+    spans: Option<&Spans>,
+    stack: &[Loaded],
+    calls: Vec<Call>,
+) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> =
         calls.into_iter().map(|call| Outcome { call, answers: Vec::new() }).collect();
     let topics: Vec<Option<String>> =
@@ -44,7 +50,17 @@ pub(super) async fn dispatch(stack: &[Loaded], calls: Vec<Call>) -> Vec<Outcome>
             .filter_map(|index| outcomes.get(*index))
             .map(|outcome| outcome.call.event.clone())
             .collect();
+        let began = Began::now();
         let answers = loaded.plugin.handle(events).await;
+        if let Some(spans) = spans.filter(|spans| spans.wanted()) {
+            for index in &wanted {
+                let topic = topics.get(*index).and_then(Option::as_deref).unwrap_or_default();
+                let span = began.end(format!("plugin.{topic}"), Some(loaded.plugin.name()));
+                if let Some(outcome) = outcomes.get(*index) {
+                    spans.step(outcome.call.id, &span, &[]);
+                }
+            }
+        }
         for (index, answer) in wanted.into_iter().zip(answers) {
             if let Some(outcome) = outcomes.get_mut(index) {
                 outcome.answers.push((place, answer));
@@ -77,9 +93,10 @@ impl JobManager {
         let calls = std::mem::take(&mut self.plugins.batch);
         let stack = self.plugins.loaded.clone();
         let after = context.clone();
+        let spans = context.broker().spans().clone();
         context.spawn(
             async move {
-                let outcomes = dispatch(&stack, calls).await;
+                let outcomes = dispatch(Some(&spans), &stack, calls).await;
                 (stack, outcomes)
             },
             move |manager: &mut JobManager, (stack, outcomes)| {
@@ -104,9 +121,10 @@ impl JobManager {
     ) {
         let stack = self.plugins.loaded.clone();
         let after = context.clone();
+        let spans = context.broker().spans().clone();
         context.spawn(
             async move {
-                let outcomes = dispatch(&stack, vec![Call { id, event }]).await;
+                let outcomes = dispatch(Some(&spans), &stack, vec![Call { id, event }]).await;
                 (stack, outcomes)
             },
             move |manager: &mut JobManager, (stack, outcomes)| {

@@ -50,7 +50,7 @@ impl JobManager {
         let after = context.clone();
         context.spawn(
             async move {
-                let outcomes = dispatch(&stack, calls).await;
+                let outcomes = dispatch(None, &stack, calls).await;
                 (stack, outcomes)
             },
             move |manager: &mut JobManager, (stack, outcomes)| {
@@ -95,7 +95,7 @@ impl JobManager {
         context.spawn(
             async move {
                 let mut allowed = Allowed { updates, validated: true, feasibility: false };
-                for outcome in dispatch(&stack, calls).await {
+                for outcome in dispatch(None, &stack, calls).await {
                     allow(outcome, &mut allowed)?;
                 }
                 check_updated(&handle, &stack, job, &allowed).await?;
@@ -248,7 +248,7 @@ async fn check_updated(
     job.apply(&event)?;
     if !allowed.validated {
         let call = Call { id: job.id, event: Event::Validate(facts::record(&job)) };
-        for outcome in dispatch(stack, vec![call]).await {
+        for outcome in dispatch(None, stack, vec![call]).await {
             for (_, answer) in outcome.answers {
                 if let Ok(Reply::Refuse(refusal)) = answer.map(|answer| answer.reply) {
                     return Err(Failure::new(Errno(refusal.errnum), refusal.text));
