@@ -149,7 +149,7 @@ mod tests {
             let text = Certificate::load(&path).unwrap_err().to_string();
             let expected =
                 format!("Error loading certificate: {}: {word} by group/other", path.display());
-            assert_eq!(text, expected);
+            assert!(text.starts_with(&expected), "{text}");
         }
         fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
         assert!(Certificate::load(&path).is_ok());
@@ -159,10 +159,10 @@ mod tests {
     fn errors_name_the_path() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("none");
-        assert_eq!(
-            Certificate::load(&path).unwrap_err().to_string(),
-            format!("Error loading certificate: {}: No such file or directory", path.display())
-        );
+        let text = Certificate::load(&path).unwrap_err().to_string();
+        let expected =
+            format!("Error loading certificate: {}: No such file or directory; ", path.display());
+        assert!(text.starts_with(&expected), "{text}");
         let below = dir.path().join("no/such/folder");
         assert_eq!(
             Certificate::generate().unwrap().save(&below).unwrap_err().to_string(),
