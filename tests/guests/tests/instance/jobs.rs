@@ -35,9 +35,26 @@ fn guests_run_jobs_as_themselves_and_leave_those_of_others_alone() {
     let outcome = instance.flux(FLUX, &["run", "id", "-u"]);
     assert_eq!(outcome.stdout.trim(), FLUX.uid.to_string(), "{outcome:?}");
 
+    the_imps_configuration_is_read_at_each_job(&instance);
     others_can_t_touch_a_job(&instance);
     forged_requests_are_not_taken(&instance);
     what_was_not_signed_is_not_run(&instance);
+}
+
+/// The brokers go on as they are.
+fn the_imps_configuration_is_read_at_each_job(instance: &Instance) {
+    let allow = |shell: &Path| {
+        let shells = format!("allowed-shells = [\"{}\"]", shell.display());
+        let text = format!("[exec]\nallowed-users = [\"flux\"]\n{shells}\n");
+        instance.host.configure_imp(&text);
+    };
+    allow(Path::new("/usr/libexec/flux/another-shell"));
+    let outcome = instance.flux(ALICE, &["run", "true"]);
+    outcome.assert_failure();
+    let log = instance.log() + &outcome.stderr + &outcome.stdout;
+    assert!(log.contains("exec: shell not in allowed-shells list"), "{log}");
+    allow(&instance.host.program("flux-shell"));
+    instance.flux(ALICE, &["run", "true"]).assert_success();
 }
 
 /// A job of alice's that runs until it is told not to; its id, and the file that holds the id of
