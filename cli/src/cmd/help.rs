@@ -35,8 +35,15 @@ impl Help {
         };
         if has_page(&context, &page) {
             let status = Command::new("man").arg(&page).envs(context.env.all()).status();
-            let status = status.map_err(|e| Failure::of("man", strerror(&e)))?;
-            return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
+            match status {
+                Ok(status) => {
+                    let code = status.code().and_then(|code| u8::try_from(code).ok());
+                    return Ok(code.unwrap_or(1));
+                }
+                // Without man(1) there is the same text below.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Failure::of("man", strerror(&e))),
+            }
         }
         let name = page.trim_start_matches("flux-");
         match table::find(name) {
