@@ -56,3 +56,29 @@ fn standard_input_reaches_the_job() {
     let output = start(&[line]);
     assert_eq!(text(&output.stdout), "data\n", "{}", text(&output.stderr));
 }
+
+#[test]
+fn every_benchmark_prints_its_figures() {
+    let bench = "\
+        \"$FLUX_PROGRAM\" bench rpc -n 20 && \"$FLUX_PROGRAM\" bench overlay -n 20 && \
+        \"$FLUX_PROGRAM\" bench kvs -n 20 && \"$FLUX_PROGRAM\" bench event -n 20 && \
+        \"$FLUX_PROGRAM\" bench jobs -n 4 && \"$FLUX_PROGRAM\" bench memory && \
+        \"$FLUX_PROGRAM\" bench start -s 1 -n 1 && \"$FLUX_PROGRAM\" kvs ls";
+    let output = start(&["-s", "2", bench]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    for figure in [
+        "rpc, 64 at a time",
+        "depth 1 (rank 1), each",
+        "commit to disk",
+        "lookup, 64 at a time",
+        "to 16 subscribers",
+        "submit to inactive",
+        "rank 0 resident",
+        "size 1: to the program",
+    ] {
+        let mut lines = printed.lines();
+        assert!(lines.any(|line| line.starts_with(figure)), "{figure} is missing:\n{printed}");
+    }
+    assert!(!printed.contains("bench-"), "keys are left behind:\n{printed}");
+}

@@ -6,7 +6,7 @@ use crate::outln;
 
 /// `NAME  VALUE UNIT`.
 pub(super) fn figure(name: &str, value: f64, unit: &str) {
-    outln!("{name:<28} {value:>12.1} {unit}");
+    outln!("{name:<30} {value:>12.1} {unit}");
 }
 
 /// Median, 99th percentile and maximum, in milliseconds.
@@ -16,5 +16,5 @@ pub(super) fn percentiles(name: &str, mut times: Vec<Duration>) {
         let place = (times.len().saturating_sub(1) as f64 * part).round() as usize;
         times.get(place).map_or(0.0, |time| time.as_secs_f64() * 1e3)
     };
-    outln!("{name:<28} {:>12.3} / {:.3} / {:.3} ms (p50 / p99 / max)", at(0.5), at(0.99), at(1.0));
+    outln!("{name:<30} {:>12.3} / {:.3} / {:.3} ms (p50 / p99 / max)", at(0.5), at(0.99), at(1.0));
 }
