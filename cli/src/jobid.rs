@@ -3,6 +3,7 @@
 use flux_protocol::fluid::{Encoding, JobId};
 
 use crate::failure::Failure;
+use crate::listing::Value;
 
 /// In F58, whose first letter is not in every character set.
 pub(crate) fn f58(id: JobId) -> String {
@@ -20,4 +21,13 @@ pub(crate) fn f58_encoding() -> Encoding {
 /// Any spelling of RFC 19.
 pub(crate) fn parse(text: &str) -> Result<JobId, Failure> {
     JobId::parse(text).map_err(|_| Failure::new(format_args!("error parsing jobid: \"{text}\"")))
+}
+
+/// In the encoding that stands behind `id.` in a format; nothing where there is no such encoding.
+pub(crate) fn field(id: JobId, encoding: &str) -> Value {
+    match encoding.parse::<Encoding>() {
+        Ok(Encoding::F58) => f58(id).into(),
+        Ok(encoding) => id.encode(encoding).into(),
+        Err(_) => Value::None,
+    }
 }

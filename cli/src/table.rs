@@ -74,6 +74,7 @@ commands! {
     "getattr" Builtin cmd::attr::Getattr: "Get broker attribute";
     "help" Builtin cmd::help::Help: "Display help information for flux commands";
     "hostlist" Argparse cmd::hostlist::HostlistArgs: "Fetch, combine, and manipulate Flux hostlists";
+    "housekeeping" Argparse cmd::housekeeping::Housekeeping: "List and kill housekeeping tasks";
     "job" Optparse cmd::job::JobCommand: "Job housekeeping and control";
     "job-frobnicator" Argparse cmd::job_ingest::JobFrobnicator: "Modify Flux jobs from lines of JSON input on stdin";
     "job-validator" Argparse cmd::job_ingest::JobValidator: "Validate Flux jobs from lines of JSON input on stdin";
@@ -86,6 +87,7 @@ commands! {
     "mini" Argparse cmd::mini::Mini: "Submit jobs, by the names of old";
     "module" Optparse cmd::module::Module: "Manage Flux extension modules";
     "overlay" Builtin cmd::overlay::Overlay: "Manage overlay network";
+    "perilog-run" Argparse cmd::perilog_run::PerilogRun: "Run the prolog or epilog of a job";
     "pgrep" Argparse cmd::pgrep::Pgrep: "Look up jobs by name or range of ids";
     "ping" Optparse cmd::ping::Ping: "Measure round-trip latency to Flux services";
     "pkill" Argparse cmd::pgrep::Pkill: "Cancel jobs by name or range of ids";

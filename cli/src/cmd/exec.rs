@@ -10,6 +10,7 @@ use flux_protocol::payload::Empty;
 use flux_protocol::rpc::config;
 use flux_protocol::rpc::rexec::{self, Command, ExecRequest, ExecResponse, flags};
 
+pub(crate) use self::input::bytes;
 use self::run::Run;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
@@ -253,7 +254,8 @@ fn current_dir(context: &Context) -> Result<String, Failure> {
     Ok(real.to_string_lossy().into_owned())
 }
 
-async fn imp_path(flux: &Client) -> Result<String, Failure> {
+/// Where the IMP is, by the configuration of the instance.
+pub(crate) async fn imp_path(flux: &Client) -> Result<String, Failure> {
     let config = flux
         .rpc_within::<config::Get>(Duration::from_secs(60), Nodeid::ANY, &Empty)
         .await

@@ -13,7 +13,7 @@ use self::topology::Topology;
 use crate::args::duration;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::target::hostlist;
+use crate::target::{hostlist, ranks_of_hosts};
 use crate::trace::TraceOptions;
 use crate::{outln, output};
 
@@ -124,19 +124,7 @@ fn lookup(hosts: &Hostlist, target: &str) -> Result<String, Failure> {
         }
         return Ok(found.encode());
     }
-    Ok(ranks_of(hosts, target).map_err(Failure::new)?.encode())
-}
-
-fn ranks_of(hosts: &Hostlist, target: &str) -> Result<Idset, String> {
-    let targets = Hostlist::decode(target)
-        .map_err(|_| "target must be a valid idset or hostlist".to_owned())?;
-    let mut ranks = Idset::new();
-    for host in targets.iter() {
-        let rank = hosts.find(&host).ok().and_then(|rank| u32::try_from(rank).ok());
-        let rank = rank.ok_or_else(|| format!("host {host} not found in host map"))?;
-        ranks.insert(rank);
-    }
-    Ok(ranks)
+    Ok(ranks_of_hosts(hosts, target).map_err(Failure::new)?.encode())
 }
 
 async fn disconnect(flux: &Client, parent: Option<u32>, target: &str) -> Outcome {

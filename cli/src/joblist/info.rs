@@ -1,6 +1,6 @@
 //! One job: the fields of formats, and the members of JSON output.
 
-use flux_protocol::fluid::{Encoding, JobId};
+use flux_protocol::fluid::JobId;
 use flux_protocol::payload::Object;
 use serde_json::{Value as Json, json};
 
@@ -156,18 +156,10 @@ impl JobInfo {
         self.plain(&format!("exception_{name}"))
     }
 
-    fn id_as(&self, encoding: &str) -> Value {
-        match encoding.parse::<Encoding>() {
-            Ok(Encoding::F58) => jobid::f58(self.id).into(),
-            Ok(encoding) => self.id.encode(encoding).into(),
-            Err(_) => Value::None,
-        }
-    }
-
     /// Fields with a dot in their name.
     fn nested(&self, group: &str, name: &str) -> Value {
         match group {
-            "id" => self.id_as(name),
+            "id" => jobid::field(self.id, name),
             "exception" => self.exception(name),
             "annotations" => self.annotation_value(name),
             "sched" | "user" => self.annotation_value(&format!("{group}.{name}")),

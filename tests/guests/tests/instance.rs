@@ -3,7 +3,9 @@
 
 mod instance {
     mod access;
+    mod cost;
     mod host;
     mod jobs;
+    mod perilog;
     mod requests;
 }

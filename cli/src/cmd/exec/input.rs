@@ -38,7 +38,7 @@ pub(super) fn io(bytes: &[u8]) -> Io {
 }
 
 /// The bytes of a piece of output.
-pub(super) fn bytes(io: &Io) -> Vec<u8> {
+pub(crate) fn bytes(io: &Io) -> Vec<u8> {
     let data = io.data.as_deref().unwrap_or_default();
     match io.encoding.as_deref() {
         Some("base64") => STANDARD.decode(data).unwrap_or_default(),

@@ -17,12 +17,12 @@ use flux_protocol::payload::Empty;
 use flux_protocol::rpc::overlay::{self, ChildHealth, HealthResponse, TopologyResponse};
 use tokio::sync::OnceCell;
 
-use super::ranks_of;
 use super::topology::{Topology, ranks};
 use crate::args::{duration, within};
 use crate::failure::{Failure, Outcome};
 use crate::outln;
 use crate::target::hostlist;
+use crate::target::ranks_of_hosts;
 use crate::term::{self, Color, paint, sgr};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -138,7 +138,7 @@ impl Status {
         for target in &self.highlight {
             let some = match Idset::decode(target) {
                 Ok(ids) => ids,
-                Err(_) => ranks_of(hosts.get_or_try_init(|| hostlist(flux)).await?, target)
+                Err(_) => ranks_of_hosts(hosts.get_or_try_init(|| hostlist(flux)).await?, target)
                     .map_err(|e| Failure::of(format_args!("Error decoding {target}"), e))?,
             };
             ids.union_with(&some);

@@ -38,22 +38,24 @@ pub(super) struct Instance {
 pub(super) const SIZE: u32 = 2;
 
 impl Instance {
-    /// An instance with these lines in its configuration, beside the IMP's path, or nothing where
-    /// the test is to be skipped.
+    /// An instance with these lines in its configuration, beside the IMP's path, which is also put
+    /// where they say `@IMP@`; nothing where the test is to be skipped.
     pub(super) fn start(config: &str) -> Option<Instance> {
+        Instance::start_with_imp(config, "")
+    }
+
+    /// [`Instance::start`] with more lines in the configuration of the IMP.
+    pub(super) fn start_with_imp(config: &str, config_of_imp: &str) -> Option<Instance> {
         let mut host = sandbox()?;
         if let Err(reason) = host.start_munged() {
             println!("skipped: {reason}");
             return None;
         }
-        host.configure_imp(&format!(
-            "[exec]\nallowed-users = [\"flux\"]\nallowed-shells = [\"{}\"]\n",
-            host.program("flux-shell").display()
-        ));
+        host.configure_imp(&format!("{}{config_of_imp}", exec_table(&host)));
         let imp = host.imp_path();
         host.write(
             "/etc/flux/system/conf.d/system.toml",
-            &format!("[exec]\nimp = \"{}\"\n{config}\n", imp.display()),
+            &format!("[exec]\nimp = \"@IMP@\"\n{config}\n").replace("@IMP@", imp.to_str().unwrap()),
         );
         let rundir = host.path("run");
         std::fs::create_dir(&rundir).unwrap();
@@ -165,6 +167,13 @@ impl Instance {
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
         JobId::parse(outcome.stdout.trim()).unwrap()
     }
+}
+
+/// What lets the owner run jobs of guests.
+fn exec_table(host: &Sandbox) -> String {
+    let shell = host.program("flux-shell");
+    let shell = shell.display();
+    format!("[exec]\nallowed-users = [\"flux\"]\nallowed-shells = [\"{shell}\"]\n")
 }
 
 impl Drop for Instance {
