@@ -1,6 +1,7 @@
 //! `tests/rows/*.tsv` say which test shows which feature row; a test that is renamed or removed
 //! must not stay in those tables.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
