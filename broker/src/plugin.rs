@@ -53,6 +53,7 @@ mod fault;
 mod host;
 mod instance;
 mod jobs;
+mod known;
 mod ledger;
 mod log_gate;
 mod manifest;
@@ -74,6 +75,7 @@ pub use host::{
 };
 pub use instance::Limits;
 pub use jobs::{JobFacts, SharedJobs};
+pub use known::as_known;
 pub use ledger::{LedgerError, record};
 pub use log_gate::LogSink;
 pub use manifest::{

@@ -79,12 +79,18 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // Users know the tools of job-ingest by names of their own.
+    let name = match &tool.verb {
+        Verb::Validate(_) => "flux-job-validator: ERROR",
+        Verb::Frobnicate(_) => "flux-job-frobnicator: ERROR",
+        _ => "flux-plugin",
+    };
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(run(tool.verb)),
         Err(error) => Err(error.to_string()),
     };
     outcome.unwrap_or_else(|text| {
-        eprintln!("flux-plugin: {text}");
+        eprintln!("{name}: {text}");
         ExitCode::FAILURE
     })
 }

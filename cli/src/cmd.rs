@@ -44,6 +44,7 @@ pub(crate) mod relay;
 pub(crate) mod resource;
 pub(crate) mod restore;
 pub(crate) mod run;
+pub(crate) mod sched;
 pub(crate) mod shutdown;
 pub(crate) mod start;
 pub(crate) mod startlog;

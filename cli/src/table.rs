@@ -101,6 +101,7 @@ commands! {
     "restore" Builtin cmd::restore::Restore: "Restore KVS snapshot from a portable archive format";
     "run" Argparse cmd::run::Run: "Run a job interactively";
     "setattr" Builtin cmd::attr::Setattr: "Set broker attribute";
+    "sched" Builtin cmd::sched::Sched: "Ask why jobs wait";
     "shutdown" Builtin cmd::shutdown::Shutdown: "Shut down the Flux instance";
     "submit" Argparse cmd::submit::Submit: "Enqueue a job";
     "start" Optparse cmd::start::Start: "Bootstrap a local Flux instance";

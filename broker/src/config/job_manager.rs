@@ -69,6 +69,9 @@ impl JobManager {
 }
 
 fn plugins(table: &mut Table<'_>) -> Result<Vec<Plugin>, TableError> {
+    if table.any("plugins").is_some_and(|plugins| !plugins.is_array()) {
+        return Err(table.bad("plugins", "[job-manager.plugins] config must be an array"));
+    }
     let mut plugins = Vec::new();
     for mut entry in table.tables("plugins")?.into_iter().flatten() {
         let (load, remove) = (entry.string("load")?, entry.string("remove")?);

@@ -488,7 +488,13 @@ impl Plugin {
 
     /// What becomes of a job when a call fails.
     pub fn on_fault(&self) -> OnFault {
-        self.inner.facts.spec.on_fault
+        self.inner.facts.spec.on_fault.unwrap_or_default()
+    }
+
+    /// Whether a job that it could not judge is let in: only where the entry says so in as many
+    /// words.
+    pub fn lets_in_unjudged(&self) -> bool {
+        self.inner.facts.spec.on_fault == Some(OnFault::Skip)
     }
 
     /// Limits of a call.

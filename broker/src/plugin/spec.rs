@@ -20,8 +20,8 @@ pub struct PluginSpec {
     pub caps: Vec<String>,
     /// Memory, deadline and the like.
     pub limits: Limits,
-    /// What becomes of a job when the plugin faults.
-    pub on_fault: OnFault,
+    /// What becomes of a job when the plugin faults; none where the entry does not say.
+    pub on_fault: Option<OnFault>,
     /// When it is given up.
     pub patience: Patience,
 }
@@ -70,7 +70,7 @@ impl PluginSpec {
             conf: Map::new(),
             caps: Vec::new(),
             limits: Limits::default(),
-            on_fault: OnFault::default(),
+            on_fault: None,
             patience: Patience::default(),
         }
     }
@@ -94,7 +94,7 @@ impl PluginSpec {
             spec.limits.deadline = parse_duration(&text).ok_or(SpecError::Deadline(text))?;
         }
         if let Some(text) = entry.on_fault {
-            spec.on_fault = OnFault::from_name(&text).ok_or(SpecError::OnFault(text))?;
+            spec.on_fault = Some(OnFault::from_name(&text).ok_or(SpecError::OnFault(text))?);
         }
         if let Some(text) = entry.sha256 {
             let hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -148,7 +148,7 @@ mod tests {
         .unwrap();
         assert_eq!(spec.limits.memory, 8 << 20);
         assert_eq!(spec.limits.deadline, Duration::from_millis(50));
-        assert_eq!((spec.on_fault, spec.patience.faults), (OnFault::Hold, 2));
+        assert_eq!((spec.on_fault, spec.patience.faults), (Some(OnFault::Hold), 2));
         assert_eq!(spec.sha256, Some("a".repeat(64)));
     }
 

@@ -4,15 +4,19 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use flux_protocol::r::ResourceSet as R;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Given, Outcome, host_with, spec_of};
 use crate::job_record;
 use crate::plugin::types::{
-    Change, Count, Entry, Event, Job, JobNew, JobState, Origin, Request, ResourceSet, StateChange,
-    Submission, Targets,
+    Change, Count, Entry, Event, Freed, Job, JobNew, JobState, Origin, Request, ResourceSet,
+    StateChange, Submission, Targets,
 };
-use crate::plugin::{JobFacts, Kind, Plugin, PluginHost, SchedulerEvent, SharedJobs, topic};
+use crate::plugin::{
+    JobFacts, Kind, Plugin, PluginHost, Scheduler, SchedulerEvent, SharedJobs, resource_record,
+    topic,
+};
 
 /// A jobspec has about this length.
 const JOBSPEC: usize = 2048;
@@ -86,10 +90,7 @@ impl Bench {
         }
         let calls = self.calls / BATCH * BATCH;
         line("  in batches of 128, each", start.elapsed() / count(calls));
-        for (name, report) in &plugin.stats().callbacks {
-            line(&format!("  {name} in the sandbox, p50"), micros(report.p50_us));
-            line(&format!("  {name} in the sandbox, p99"), micros(report.p99_us));
-        }
+        in_the_sandbox(&plugin);
         say!("{:<44} {:>10}", "memory", plugin.stats().peak_memory);
         Ok(())
     }
@@ -99,41 +100,90 @@ impl Bench {
         host: &PluginHost,
         spec: &crate::plugin::PluginSpec,
     ) -> Result<(), String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let (events, mut decisions) = tokio::sync::mpsc::unbounded_channel();
         let start = Instant::now();
+        let (scheduler, mut decisions) = self.idle(host, spec, "0-31").await?;
+        line(&format!("load, inventory of {} nodes", self.nodes), start.elapsed());
+        let jobs = (1..=self.jobs).map(|id| Job { priority: Some(16), ..one_core(id) }).collect();
+        let start = Instant::now();
+        scheduler.tell(vec![Change::Alloc(jobs)]).await.map_err(|error| error.to_string())?;
+        let started = starts(&mut decisions, self.jobs).await.len() as u64;
+        line(&format!("{started} jobs started, each"), start.elapsed() / count(started));
+        drop(scheduler);
+        self.turnover(host, spec).await
+    }
+
+    /// All nodes are taken and many jobs wait: one ends, another starts.
+    async fn turnover(
+        &self,
+        host: &PluginHost,
+        spec: &crate::plugin::PluginSpec,
+    ) -> Result<(), String> {
+        let (scheduler, mut decisions) = self.idle(host, spec, "0").await?;
+        let nodes = u64::from(self.nodes);
+        let jobs = (1..=nodes + self.jobs).map(|id| Job { priority: Some(16), ..one_core(id) });
+        let tell =
+            async |change| scheduler.tell(vec![change]).await.map_err(|error| error.to_string());
+        tell(Change::Alloc(jobs.collect())).await?;
+        let running = starts(&mut decisions, nodes).await;
+        let start = Instant::now();
+        let mut ended = 0;
+        for (id, r) in running.into_iter().take(usize::try_from(self.jobs).unwrap_or(usize::MAX)) {
+            let r = R::decode(&r).map_err(|error| error.to_string())?;
+            let resources = resource_record(&r).targets;
+            tell(Change::Free(vec![Freed { id, resources, final_: true }])).await?;
+            ended += starts(&mut decisions, 1).await.len() as u64;
+        }
+        let what = format!("{ended} jobs ended, each with a start, {} waiting", self.jobs);
+        line(&what, start.elapsed() / count(ended));
+        in_the_sandbox(scheduler.plugin());
+        Ok(())
+    }
+
+    /// A scheduler with the nodes that were asked for, and these cores on each.
+    async fn idle(
+        &self,
+        host: &PluginHost,
+        spec: &crate::plugin::PluginSpec,
+        cores: &str,
+    ) -> Result<(Scheduler, UnboundedReceiver<SchedulerEvent>), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let (events, decisions) = tokio::sync::mpsc::unbounded_channel();
         let scheduler = host.load_scheduler(spec, events, Default::default()).await;
         let scheduler = scheduler.map_err(|error| text(&error))?;
-        line("load, compiled anew", start.elapsed());
-        let all = format!("0-{}", self.nodes.saturating_sub(1));
-        let start = Instant::now();
         let changes = vec![
-            Change::Resources(inventory(self.nodes)),
-            Change::Up(all),
+            Change::Resources(inventory(self.nodes, cores)),
+            Change::Up(format!("0-{}", self.nodes.saturating_sub(1))),
             Change::Hello(Vec::new()),
         ];
         scheduler.tell(changes).await.map_err(|error| text(&error))?;
-        line(&format!("inventory of {} nodes", self.nodes), start.elapsed());
-        let jobs = (1..=self.jobs).map(|id| Job { priority: Some(16), ..one_core(id) }).collect();
-        let start = Instant::now();
-        scheduler.tell(vec![Change::Alloc(jobs)]).await.map_err(|error| text(&error))?;
-        let decided = decisions_on(&mut decisions, self.jobs).await;
-        line(&format!("{} jobs started, each", decided), start.elapsed() / count(decided));
-        Ok(())
+        scheduler.ready().await.map_err(|error| text(&error))?;
+        Ok((scheduler, decisions))
     }
 }
 
-/// Waits until so many jobs are started or denied.
-async fn decisions_on(decisions: &mut UnboundedReceiver<SchedulerEvent>, jobs: u64) -> u64 {
-    let mut decided = 0;
-    while decided < jobs {
+/// What the host measured of each callback.
+fn in_the_sandbox(plugin: &Plugin) {
+    for (name, report) in &plugin.stats().callbacks {
+        line(&format!("  {name} in the sandbox, p50"), micros(report.p50_us));
+        line(&format!("  {name} in the sandbox, p99"), micros(report.p99_us));
+    }
+}
+
+/// Waits until so many jobs are started or denied; those that are started, with their R.
+async fn starts(
+    decisions: &mut UnboundedReceiver<SchedulerEvent>,
+    jobs: u64,
+) -> Vec<(u64, String)> {
+    let (mut started, mut denied) = (Vec::new(), 0);
+    while started.len() as u64 + denied < jobs {
         match decisions.recv().await {
-            Some(SchedulerEvent::Allocated { .. } | SchedulerEvent::Denied { .. }) => decided += 1,
+            Some(SchedulerEvent::Allocated { id, r, .. }) => started.push((id, r)),
+            Some(SchedulerEvent::Denied { .. }) => denied += 1,
             Some(_) => {}
             None => break,
         }
     }
-    decided
+    started
 }
 
 /// What is called again and again.
@@ -210,9 +260,9 @@ fn one_core(id: u64) -> Job {
     Job { id, duration: 60.0, request: Some(request), ..job_record::blank() }
 }
 
-fn inventory(nodes: u32) -> ResourceSet {
+fn inventory(nodes: u32, cores: &str) -> ResourceSet {
     let last = nodes.saturating_sub(1);
-    let children = vec![("core".to_owned(), "0-31".to_owned())];
+    let children = vec![("core".to_owned(), cores.to_owned())];
     ResourceSet {
         targets: vec![Targets { ranks: format!("0-{last}"), children }],
         nodelist: format!("node[0-{last}]"),

@@ -2,7 +2,7 @@
 //!
 //! A line is `{"jobspec": .., "userid": .., "urgency": .., "flags": ..}`, or a jobspec alone. The
 //! answer is a line, too: `{"errnum": 0}` and the like. What only a scheduler can say is handed to
-//! the caller as `{"feasibility": JOBSPEC}`.
+//! the caller under the key `feasibility`.
 
 use std::io::BufRead;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{Outcome, host};
 use crate::job_record;
 use crate::plugin::types::{Edit, Submission, Verdict};
-use crate::plugin::{Kind, LoadError, Plugin, PluginSpec, SharedJobs, SourceError};
+use crate::plugin::{Kind, LoadError, Plugin, PluginSpec, SharedJobs, SourceError, as_known};
 
 #[derive(Debug, Args)]
 pub(super) struct List {
@@ -72,7 +72,9 @@ impl Validate {
                 let (mut errnum, mut texts, mut asks) = (0, Vec::new(), false);
                 for plugin in &plugins {
                     let (code, text) = match plugin.validate(vec![submission.clone()]).await.pop() {
-                        Some(Ok(Verdict::Refuse(refusal))) => (refusal.errnum, refusal.text),
+                        Some(Ok(Verdict::Refuse(refusal))) => {
+                            (as_known(plugin, refusal.errnum), refusal.text)
+                        }
                         Some(Ok(verdict)) => {
                             asks |= matches!(verdict, Verdict::AskFeasibility);
                             continue;
@@ -85,11 +87,14 @@ impl Validate {
                         texts.push(text);
                     }
                 }
-                match (errnum, asks) {
-                    (0, true) => json!({ "feasibility": submission.jobspec }),
-                    (0, false) => json!({ "errnum": 0 }),
-                    _ => json!({ "errnum": errnum, "errstr": texts.join(", ") }),
+                let mut answer = Map::from_iter([("errnum".to_owned(), json!(errnum))]);
+                if errnum != 0 {
+                    answer.insert("errstr".to_owned(), json!(texts.join(", ")));
                 }
+                if asks {
+                    answer.insert("feasibility".to_owned(), json!(submission.jobspec));
+                }
+                Value::Object(answer)
             })
             .await
     }

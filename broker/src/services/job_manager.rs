@@ -105,6 +105,7 @@ impl Service for JobManager {
         };
         restart::restore(&mut manager, context).await?;
         manager.purge_periodically(context);
+        manager.watch_lifetime(context);
         Ok(manager)
     }
 
@@ -124,6 +125,7 @@ impl Service for JobManager {
             .reply::<rpc::Getinfo>(JobManager::getinfo)
             .serve::<rpc::Jobtap>(JobManager::jobtap)
             .serve::<rpc::JobtapQuery>(JobManager::jobtap_query)
+            .serve::<rpc::JobtapRearm>(JobManager::jobtap_rearm)
             .reply::<rpc::QueueList>(JobManager::queue_list)
             .reply::<rpc::QueueStatus>(JobManager::queue_status)
             .serve::<rpc::QueueEnable>(JobManager::queue_enable)
@@ -141,7 +143,6 @@ impl Service for JobManager {
             .serve::<rpc::PurgeId>(JobManager::purge_id)
             .reply::<rpc::HousekeepingKill>(JobManager::housekeeping_kill)
             .reply::<rpc::SetBatchTimeout>(JobManager::set_batch_timeout)
-            .serve::<rpc::PostEvent>(JobManager::post_event_request)
     }
 
     fn unknown(&mut self, context: &Context, message: Message) -> Result<(), Message> {

@@ -4,7 +4,10 @@
 //! names. Changes go to it in order; its decisions come back as events, and have passed the
 //! host's own ledger by then.
 
-use std::collections::{BTreeMap, HashMap};
+mod effects;
+mod options;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
@@ -42,6 +45,8 @@ type Context = crate::context::Context<Sched>;
 #[derive(Debug)]
 pub struct Sched {
     host: PluginHost,
+    /// Arguments of the module.
+    args: Vec<String>,
     spec: PluginSpec,
     scheduler: Scheduler,
     /// The plugin is quarantined, and `on-fault = "reject"`: requests are denied.
@@ -49,6 +54,9 @@ pub struct Sched {
     changes: mpsc::UnboundedSender<Change>,
     /// Alloc requests that are not answered.
     pending: HashMap<JobId, Call<rpc::AllocResponse>>,
+    /// Those of them that were told why they wait.
+    explained: HashSet<JobId>,
+    timers: HashMap<String, tokio::task::JoinHandle<()>>,
     allocated: u64,
 }
 
@@ -57,8 +65,8 @@ impl Service for Sched {
     const SERVICES: &'static [&'static str] = &["sched", "feasibility"];
     const STATS: Who = Who::Owner;
 
-    async fn start(context: &Context, _: &[String]) -> Result<Sched, Failure> {
-        let spec = spec(&context.config())?;
+    async fn start(context: &Context, args: &[String]) -> Result<Sched, Failure> {
+        let spec = spec(&context.config(), args)?;
         let (mut host, mut notices) =
             crate::plugin_host::plugin_host(context.broker(), SharedJobs::default());
         let (events, mut decisions) = mpsc::unbounded_channel();
@@ -83,11 +91,14 @@ impl Service for Sched {
         });
         let sched = Sched {
             host,
+            args: args.to_vec(),
             spec,
             changes: pump(context, scheduler.clone()),
             scheduler,
             rejecting: None,
             pending: HashMap::new(),
+            explained: HashSet::new(),
+            timers: HashMap::new(),
             allocated: 0,
         };
         sched.begin(context);
@@ -107,7 +118,7 @@ impl Service for Sched {
 
     /// Another plugin takes over from the one that runs; requests that wait are not lost.
     fn configure(&mut self, context: &Context, config: &Config) -> Result<(), Failure> {
-        let spec = spec(config)?;
+        let spec = spec(config, &self.args)?;
         self.host.set_config(config.object().clone());
         if spec != self.spec {
             self.replace(context, spec);
@@ -128,14 +139,19 @@ impl Service for Sched {
     }
 }
 
-/// The plugin that `[sched]` names.
-fn spec(config: &Config) -> Result<PluginSpec, Failure> {
+/// The plugin that `[sched]` names; the module's arguments go before its configuration there.
+fn spec(config: &Config, args: &[String]) -> Result<PluginSpec, Failure> {
     let invalid = |text: String| Failure::new(Errno::EINVAL, format!("[sched] plugin: {text}"));
-    let entry = match config.get("sched.plugin") {
-        None => return Ok(PluginSpec::named(DEFAULT)),
-        Some(entry) => entry,
+    let mut spec = match config.get("sched.plugin") {
+        None => PluginSpec::named(DEFAULT),
+        Some(entry) => PluginSpec::from_value(entry).map_err(|error| invalid(error.to_string()))?,
     };
-    PluginSpec::from_value(entry).map_err(|error| invalid(error.to_string()))
+    let options = options::parse(args).map_err(|text| Failure::new(Errno::EINVAL, text))?;
+    if options.contains_key("queue-depth") {
+        spec.conf.remove("mode");
+    }
+    spec.conf.extend(options);
+    Ok(spec)
 }
 
 /// Tell the plugin of the resources and of the jobs that hold some, before the first request.
@@ -279,6 +295,7 @@ impl Sched {
                     let name = &new.plugin().facts().file_name;
                     after.log(Severity::Info, format!("scheduler {name} has taken over"));
                     (sched.scheduler, sched.spec, sched.rejecting) = (new, spec, None);
+                    sched.timers.drain().for_each(|(_, timer)| timer.abort());
                 }
                 Err(failure) => {
                     let text = format!("scheduler {} stays: {failure}", sched.spec.load);
@@ -315,12 +332,8 @@ impl Sched {
                 self.replace(context, PluginSpec::named(DEFAULT));
             }
             OnFault::Hold | OnFault::Skip => {
-                for (id, call) in &self.pending {
-                    let mut response = blank(*id, rpc::AllocType::Annotate);
-                    let reason = serde_json::json!({ "sched": { "reason_pending": text } });
-                    response.annotations = Some(reason);
-                    call.send(&response);
-                }
+                let waiting: Vec<JobId> = self.pending.keys().copied().collect();
+                waiting.into_iter().for_each(|id| self.tell_reason(id, &text));
             }
         }
     }
@@ -473,9 +486,13 @@ impl Sched {
                     context.log(Severity::Debug, format!("alloc: {}: {}", id.f58(), r.dumps()));
                 }
                 self.allocated += 1;
+                let withdrawn = self.explained.contains(&id);
                 self.answer(id, rpc::AllocType::Success, |response| {
                     response.r = RawValue::from_string(r).ok();
                     response.annotations = annotations.and_then(parse);
+                    if withdrawn {
+                        effects::withdraw_reason(&mut response.annotations);
+                    }
                 });
             }
             SchedulerEvent::Denied { id, note } => {
@@ -487,16 +504,11 @@ impl Sched {
                 self.answer(JobId(id), rpc::AllocType::Cancel, |_| {});
             }
             SchedulerEvent::Annotated { id, annotations } => {
-                let id = JobId(id);
-                if let Some(call) = self.pending.get(&id) {
-                    let mut response = blank(id, rpc::AllocType::Annotate);
-                    response.annotations = parse(annotations);
-                    call.send(&response);
+                if let Some(annotations) = parse(annotations) {
+                    self.annotate(JobId(id), annotations);
                 }
             }
-            SchedulerEvent::Effect(effect) => {
-                context.log(Severity::Debug, format!("scheduler: effect not taken: {effect:?}"));
-            }
+            SchedulerEvent::Effect(effect) => self.effect(context, effect),
         }
     }
 
@@ -507,6 +519,7 @@ impl Sched {
         kind: rpc::AllocType,
         fill: impl FnOnce(&mut rpc::AllocResponse),
     ) {
+        self.explained.remove(&id);
         if let Some(call) = self.pending.remove(&id) {
             let mut response = blank(id, kind);
             fill(&mut response);

@@ -12,5 +12,6 @@ mod housekeeping;
 mod instance;
 mod lifecycle;
 mod perilog;
+mod policy;
 mod replacement;
 mod restart;

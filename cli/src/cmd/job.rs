@@ -19,6 +19,8 @@ mod taskmap;
 mod urgency;
 mod why;
 
+pub(crate) use why::Why;
+
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-job [OPTIONS] COMMAND ARGS")]
 pub(crate) struct JobCommand {
@@ -82,7 +84,7 @@ enum Command {
     /// Purge the oldest inactive jobs
     Purge(purge::Purge),
     /// Tell what a job waits for
-    Why(why::Why),
+    Why(Why),
 }
 
 impl JobCommand {

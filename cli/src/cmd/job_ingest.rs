@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use clap::Args;
-use flux_client::Client;
+use flux_client::{Client, RpcError};
 use flux_protocol::message::Nodeid;
 use flux_protocol::payload::Empty;
 use flux_protocol::rpc::{config, sched};
@@ -113,12 +113,19 @@ async fn answer(flux: Option<&Client>, line: &str) -> bool {
         }
         _ => None,
     };
-    let result = match &refusal {
-        None => json!({ "errnum": 0 }),
-        Some(error) => json!({ "errnum": error.errno().0, "errstr": error.to_string() }),
-    };
+    let number = value.get("errnum").and_then(Value::as_u64).unwrap_or(0);
+    let texts = value.get("errstr").and_then(Value::as_str).map(str::to_owned);
+    let texts: Vec<String> =
+        texts.into_iter().chain(refusal.as_ref().map(RpcError::to_string)).collect();
+    let number = number.max(refusal.as_ref().map_or(0, |error| error.errno().0.into()));
+    let mut result = json!({ "errnum": number });
+    if let Value::Object(result) = &mut result
+        && number != 0
+    {
+        result.insert("errstr".to_owned(), json!(texts.join(", ")));
+    }
     print(result.to_string());
-    refusal.is_some()
+    number != 0
 }
 
 fn print(json: String) {

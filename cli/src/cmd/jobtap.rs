@@ -5,7 +5,7 @@ use flux_client::{Client, Request, RpcError};
 use flux_protocol::errno::Errno;
 use flux_protocol::message::Nodeid;
 use flux_protocol::payload::{self, Object};
-use flux_protocol::rpc::job_manager::{self, JobtapRequest, NameRequest};
+use flux_protocol::rpc::job_manager::{self, JobtapRequest, JobtapResponse, NameRequest};
 use serde_json::{Value, json};
 
 use crate::cmd::plugin::{Inspect, Test};
@@ -36,6 +36,12 @@ enum Command {
         /// Also those that the job manager has built in
         #[arg(short, long)]
         all: bool,
+    },
+    /// Start plugins again that faulted too often and were put in quarantine
+    Rearm {
+        /// Names as listed
+        #[arg(required = true)]
+        plugins: Vec<String>,
     },
     /// Show what a plugin and the job manager tell of it
     Query {
@@ -74,6 +80,7 @@ impl Jobtap {
             Command::Load(load) => load.run(&flux).await,
             Command::Remove { plugin } => remove(&flux, plugin).await,
             Command::List { all } => list(&flux, all).await,
+            Command::Rearm { plugins } => rearm(&flux, plugins).await,
             Command::Query { plugin } => query(&flux, &plugin).await,
             Command::Stats(stats) => stats.run(&flux).await,
             Command::Inspect(_) | Command::Test(_) => Ok(0),
@@ -102,20 +109,35 @@ async fn remove(flux: &Client, plugin: String) -> Outcome {
 }
 
 async fn list(flux: &Client, all: bool) -> Outcome {
-    for name in names(flux).await? {
-        if all || !name.starts_with('.') {
-            outln!("{name}");
+    let listing = listing(flux).await?;
+    for name in listing.plugins.iter().filter_map(Value::as_str) {
+        match listing.down.get(name).and_then(Value::as_str) {
+            Some(status) if all || !name.starts_with('.') => outln!("{name:<26} {status}"),
+            None if all || !name.starts_with('.') => outln!("{name}"),
+            _ => {}
         }
     }
     Ok(0)
 }
 
-async fn names(flux: &Client) -> Result<Vec<String>, Failure> {
+async fn rearm(flux: &Client, plugins: Vec<String>) -> Outcome {
+    for name in plugins {
+        let request = NameRequest { name };
+        let outcome = flux.rpc::<job_manager::JobtapRearm>(Nodeid::ANY, &request).await;
+        outcome.map_err(|error| failure(&error, ""))?;
+    }
+    Ok(0)
+}
+
+async fn listing(flux: &Client) -> Result<JobtapResponse, Failure> {
     let request = JobtapRequest { query_only: Some(true), ..JobtapRequest::default() };
     let response = flux.rpc::<job_manager::Jobtap>(Nodeid::ANY, &request).await;
-    let response = response.map_err(|error| failure(&error, ""))?;
+    response.map_err(|error| failure(&error, ""))
+}
+
+async fn names(flux: &Client) -> Result<Vec<String>, Failure> {
     let name = |name: Value| name.as_str().map(str::to_owned);
-    Ok(response.plugins.into_iter().filter_map(name).collect())
+    Ok(listing(flux).await?.plugins.into_iter().filter_map(name).collect())
 }
 
 async fn query(flux: &Client, plugin: &str) -> Outcome {

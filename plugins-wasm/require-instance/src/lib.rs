@@ -1,6 +1,7 @@
 //! Only jobs that start an instance of Flux are let in, or only those from a certain size on.
 //!
-//! Configuration: `[ingest.validator.require-instance]` with `minnodes` and `mincores`.
+//! Configuration: `[ingest.validator.require-instance]` with `minnodes` and `mincores`, or the
+//! options `--require-instance-minnodes=N` and `--require-instance-mincores=N`, which go before.
 
 use flux_plugin::prelude::*;
 use flux_plugin::types::Request;
@@ -61,8 +62,14 @@ impl RequireInstance {
         let (own, broker) = (parse(config)?, parse(broker_config)?);
         let table = broker.pointer("/ingest/validator/require-instance");
         let number = |key: &str| -> Result<u64, String> {
-            let value = own.get(key).or_else(|| table?.get(key));
+            let option = format!("--require-instance-{key}=");
+            let options = own.get("args").and_then(Value::as_array).into_iter().flatten();
+            let last = options.filter_map(|text| text.as_str()?.strip_prefix(&option)).next_back();
             let bad = || format!("ingest.validator.require-instance: {key} must be a number >= 0");
+            if let Some(text) = last {
+                return text.parse().map_err(|_| bad());
+            }
+            let value = own.get(key).or_else(|| table?.get(key));
             value.map_or(Ok(0), |value| value.as_u64().ok_or_else(bad))
         };
         let (nodes, mut cores) = (number("minnodes")?, number("mincores")?);
@@ -172,5 +179,18 @@ mod tests {
         let config = r#"{"minnodes":2}"#;
         assert_eq!(verdict(config, 31, false, &["myapp"]), "ok");
         assert!(verdict(config, 32, false, &["myapp"]).contains(">= 2 nodes or 32 cores."));
+    }
+
+    #[test]
+    fn options_go_before_the_table() {
+        let broker = r#"{"ingest":{"validator":{"require-instance":{"mincores":4}}}}"#;
+        let limits = |options: &str| {
+            let config = format!(r#"{{"args":["--schema=x",{options}]}}"#);
+            let plugin = RequireInstance::init(&testing::context(&config, broker));
+            plugin.map(|plugin| (plugin.nodes, plugin.cores))
+        };
+        assert_eq!(limits(r#""--require-instance-mincores=8""#), Ok((0, 8)));
+        assert_eq!(limits(r#""--require-instance-minnodes=2""#), Ok((2, 4)));
+        assert!(limits(r#""--require-instance-mincores=x""#).is_err());
     }
 }

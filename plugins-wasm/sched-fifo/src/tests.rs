@@ -168,3 +168,28 @@ fn queue_depth_is_configurable() {
     assert!(matches!(depth(r#"{"mode":"limited=5"}"#), Ok(Depth::Limited(5))));
     assert!(matches!(depth(r#"{"mode":"limited=0"}"#), Err(true)));
 }
+
+/// What is explained to jobs by a pass.
+fn reasons(fifo: &mut Fifo) -> Vec<(JobId, String)> {
+    let reason = |decision| match decision {
+        Decision::Effect(Effect::Explain(note)) => Some((note.id, note.text)),
+        _ => None,
+    };
+    fifo.schedule(1.0).decisions.into_iter().filter_map(reason).collect()
+}
+
+#[test]
+fn jobs_that_wait_are_told_what_they_lack_when_that_changes() {
+    let mut fifo = fifo();
+    tell(&mut fifo, Change::Alloc(vec![job(1, 16, 3), job(2, 16, 4), job(3, 16, 1)]));
+    let first = "needs 4 slot(s) of 1 core(s), 1 of 4 are free".to_owned();
+    let second = "needs 1 slot(s) of 1 core(s), 1 of 4 are free; 1 job(s) ahead in the queue";
+    assert_eq!(reasons(&mut fifo), [(2, first), (3, second.to_owned())]);
+    testing::set_now(1002.0);
+    tell(&mut fifo, Change::Timer("forecast".to_owned()));
+    assert_eq!(reasons(&mut fifo), []);
+    testing::set_now(1004.0);
+    tell(&mut fifo, Change::Down("1".to_owned()));
+    let down = "needs 4 slot(s) of 1 core(s), 2 of 4 are up (others down or drained)".to_owned();
+    assert_eq!(reasons(&mut fifo).first(), Some(&(2, down)));
+}

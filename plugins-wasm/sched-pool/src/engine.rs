@@ -41,8 +41,6 @@ pub struct Engine {
     depth: Depth,
     pool: Pool,
     queue: Queue,
-    /// Job at the head that was last found to wait.
-    explained: Option<JobId>,
     forecast_at: f64,
     forecast_due: bool,
     /// Something changed since the last look for jobs to start early.
@@ -62,7 +60,6 @@ impl Engine {
             depth,
             pool: Pool::default(),
             queue: Queue::default(),
-            explained: None,
             forecast_at: 0.0,
             forecast_due: false,
             changed: true,
@@ -115,7 +112,6 @@ impl Engine {
         {
             return Pass { decisions, more: true };
         }
-        self.explain(&mut decisions);
         self.forecast(&mut decisions);
         Pass { decisions, more: false }
     }
@@ -258,10 +254,18 @@ impl Engine {
     }
 
     fn look_behind_head(&mut self, depth: usize) -> Option<(Reservation, Vec<JobId>)> {
+        let id = self.queue.head()?.id;
+        let mut candidates = self.queue.after(id, depth);
+        candidates
+            .retain(|id| self.queue.get(*id).is_some_and(|pending| self.pool.fits(&pending.want)));
+        if candidates.is_empty() {
+            // A reservation takes a copy of the pool: on a machine that is full, one for each end
+            // of a job.
+            return None;
+        }
         let head = self.queue.head()?;
-        let id = head.id;
         let reservation = Reservation::of(&self.pool, host::now(), id, &head.want)?;
-        Some((reservation, self.queue.after(id, depth)))
+        Some((reservation, candidates))
     }
 
     fn backfill_one(
@@ -291,22 +295,7 @@ impl Engine {
         Some(Decision::Deny(Denial { id, note }))
     }
 
-    /// Says of the first job why it waits.
-    fn explain(&mut self, decisions: &mut Vec<Decision>) {
-        let waiting = self.queue.len();
-        let head = self.queue.head().map(|head| head.id);
-        if head.is_some() && head != self.explained {
-            let text = format!(
-                "first in the queue, waits for resources; {} job(s) behind it",
-                waiting.saturating_sub(1)
-            );
-            let note = head.map(|id| JobNote { id, text });
-            decisions.extend(note.map(|note| Decision::Effect(Effect::Explain(note))));
-        }
-        self.explained = head;
-    }
-
-    /// Estimates when the first jobs start, not more often than it is worth.
+    /// Says why the first jobs wait and estimates when they start, not more often than it is worth.
     fn forecast(&mut self, decisions: &mut Vec<Decision>) {
         if self.queue.is_empty() || self.forecast_due {
             return;
@@ -321,9 +310,10 @@ impl Engine {
         }
         self.forecast_at = now;
         let mut forecast = Forecast::new(&self.pool, now);
-        for pending in self.queue.iter_mut().take(FORECAST) {
+        for (ahead, pending) in self.queue.iter_mut().take(FORECAST).enumerate() {
             let estimate = forecast.place(pending.id, &pending.want);
             decisions.extend(announce(pending, estimate));
+            decisions.extend(explain(pending, ahead, &mut self.pool));
         }
     }
 }
@@ -338,6 +328,19 @@ fn announce(pending: &mut Pending, estimate: Option<f64>) -> Option<Decision> {
     let value = estimate.map_or(Value::Null, Value::from);
     let annotations = format!(r#"{{"t_estimate":{value}}}"#);
     Some(Decision::Annotate(Annotation { id: pending.id, annotations }))
+}
+
+/// Why a job waits that has `ahead` jobs before it, if that is something new.
+fn explain(pending: &mut Pending, ahead: usize, pool: &mut Pool) -> Option<Decision> {
+    let mut text = pool.shortage(&pending.want)?;
+    if ahead > 0 {
+        text.push_str(&format!("; {ahead} job(s) ahead in the queue"));
+    }
+    if pending.reason.as_ref() == Some(&text) {
+        return None;
+    }
+    pending.reason = Some(text.clone());
+    Some(Decision::Effect(Effect::Explain(JobNote { id: pending.id, text })))
 }
 
 const UNREADABLE: &str =

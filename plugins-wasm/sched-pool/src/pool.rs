@@ -194,6 +194,11 @@ impl Pool {
         Ok(grant)
     }
 
+    /// Whether a job could have what it wants now.
+    pub(crate) fn fits(&mut self, want: &Want) -> bool {
+        self.free > 0 && self.find(want).is_ok()
+    }
+
     /// What a job would get now. Does not tell "never" from "not now".
     fn find(&mut self, want: &Want) -> Result<Grant, NoGrant> {
         let eligible = self.eligible(want)?;
@@ -326,6 +331,28 @@ impl Pool {
             }
         }
         Ok(())
+    }
+
+    /// In words, what a job that fits in principle lacks now: nodes that are up, or what is free of
+    /// them.
+    pub fn shortage(&mut self, want: &Want) -> Option<String> {
+        let eligible = self.eligible(want).ok()?;
+        let suits = |rank: u32| eligible.as_ref().is_none_or(|ranks| ranks.contains(rank));
+        let (mut all, mut up, mut free) = (0, 0, 0);
+        for (_, node) in self.nodes.iter().filter(|(rank, _)| suits(**rank)) {
+            let whole = want.units(node.all.cores.count(), node.all.gpus.count());
+            all += whole;
+            up += if node.up { whole } else { 0 };
+            let is_idle = node.free_cores.count() == node.all.cores.count();
+            if node.up && (is_idle || !want.request.exclusive) {
+                free += want.units(node.free_cores.count(), node.free_gpus.count());
+            }
+        }
+        let (need, unit) = want.need();
+        Some(match up < need {
+            true => format!("needs {need} {unit}, {up} of {all} are up (others down or drained)"),
+            false => format!("needs {need} {unit}, {free} of {up} are free"),
+        })
     }
 
     /// Ranks that satisfy the constraint; none where there is none.

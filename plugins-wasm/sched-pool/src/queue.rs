@@ -15,6 +15,8 @@ pub struct Pending {
     pub feasible: Option<u64>,
     /// Start that was last announced.
     pub estimate: Option<f64>,
+    /// Why it waits, as last told.
+    pub reason: Option<String>,
     /// Whether an annotation has to be withdrawn when it starts.
     pub annotated: bool,
 }
@@ -31,8 +33,8 @@ impl Queue {
     pub fn push(&mut self, job: &Job, want: Want) {
         self.remove(job.id);
         let priority = job.priority.unwrap_or_default();
-        let (id, estimate) = (job.id, None);
-        let pending = Pending { id, want, feasible: None, estimate, annotated: false };
+        let (id, estimate, reason) = (job.id, None, None);
+        let pending = Pending { id, want, feasible: None, estimate, reason, annotated: false };
         self.jobs.insert((Reverse(priority), job.id), pending);
         self.priorities.insert(job.id, priority);
     }

@@ -35,6 +35,36 @@ impl Want {
         u64::from(self.slots_per_node()) * u64::from(self.request.cores_per_slot)
     }
 
+    /// How many of what is asked for a node with so much gives: itself, or slots.
+    pub(crate) fn units(&self, cores: u64, gpus: u64) -> u64 {
+        if self.request.nodes.is_some() {
+            return u64::from(cores >= self.cores_per_node() && gpus >= self.gpus_per_node());
+        }
+        let by_cores = cores / u64::from(self.request.cores_per_slot.max(1));
+        let by_gpus = gpus.checked_div(u64::from(self.request.gpus_per_slot));
+        by_cores.min(by_gpus.unwrap_or(u64::MAX))
+    }
+
+    /// How many of them are needed, and their name.
+    pub(crate) fn need(&self) -> (u64, String) {
+        let with = |cores: u64, gpus: u64| match gpus {
+            0 => format!("{cores} core(s)"),
+            gpus => format!("{cores} core(s) and {gpus} GPU(s)"),
+        };
+        match self.request.nodes {
+            Some(nodes) if self.request.exclusive => (nodes.min.into(), "whole node(s)".to_owned()),
+            Some(nodes) => {
+                let each = with(self.cores_per_node(), self.gpus_per_node());
+                (nodes.min.into(), format!("node(s) with {each} each"))
+            }
+            None => {
+                let Request { slots, cores_per_slot, gpus_per_slot, .. } = self.request;
+                let each = with(cores_per_slot.into(), gpus_per_slot.into());
+                (slots.min.into(), format!("slot(s) of {each}"))
+            }
+        }
+    }
+
     /// GPUs that one node must give.
     pub(crate) fn gpus_per_node(&self) -> u64 {
         u64::from(self.slots_per_node()) * u64::from(self.request.gpus_per_slot)

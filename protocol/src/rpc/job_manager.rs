@@ -177,6 +177,9 @@ pub struct JobtapRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobtapResponse {
     pub plugins: Vec<Value>,
+    /// Those that do not run after faults, with "down" or "quarantined". Not in flux-core.
+    #[serde(default, skip_serializing_if = "Object::is_empty")]
+    pub down: Object,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -453,6 +456,8 @@ methods! {
     /// EEXIST, ENOENT, EINVAL; no payload is EPROTO.
     Jobtap: "job-manager.jobtap", Owner, One, JobtapRequest => JobtapResponse;
     JobtapQuery: "job-manager.jobtap-query", Owner, One, NameRequest => Object;
+    /// Ends a plugin's quarantine. ENOENT; EIO: it faulted again. Not in flux-core.
+    JobtapRearm: "job-manager.jobtap-rearm", Owner, One, NameRequest => Empty;
     QueueList: "job-manager.queue-list", User, One, Empty => QueueListResponse;
     /// EINVAL "'X' is not a valid queue".
     QueueStatus: "job-manager.queue-status", User, One, QueueStatusRequest => QueueStatusResponse;

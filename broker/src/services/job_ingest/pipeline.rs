@@ -18,7 +18,7 @@ use crate::handle::Handle;
 use crate::job_record;
 use crate::log::Severity;
 use crate::plugin::types::{Edit, Submission, Verdict};
-use crate::plugin::{Kind, OnFault, Plugin, PluginHost, PluginSpec, SharedJobs};
+use crate::plugin::{Kind, Plugin, PluginHost, PluginSpec, SharedJobs, as_known};
 use crate::spans::Began;
 
 /// Both stages, as configured.
@@ -138,9 +138,9 @@ impl Pipeline {
             match answers.into_iter().next() {
                 Some(Ok(edit)) => {
                     apply(&mut request, edit)
-                        .map_err(|(errno, text)| (as_known(plugin, errno), text))?;
+                        .map_err(|(errno, text)| (Errno(as_known(plugin, errno.0)), text))?;
                 }
-                Some(Err(error)) if plugin.on_fault() == OnFault::Skip => drop(error),
+                Some(Err(error)) if plugin.lets_in_unjudged() => drop(error),
                 Some(Err(error)) => return Err((Errno::EINVAL, error.to_string())),
                 None => return Err((Errno::EIO, format!("{}: no answer", plugin.name()))),
             }
@@ -165,7 +165,7 @@ impl Pipeline {
             match answers.into_iter().next() {
                 Some(Ok(Verdict::Accept | Verdict::Other(_))) => {}
                 Some(Ok(Verdict::Refuse(refusal))) => {
-                    let errno = as_known(plugin, Errno(refusal.errnum));
+                    let errno = Errno(as_known(plugin, refusal.errnum));
                     refusals.push((errno, refusal.text));
                 }
                 Some(Ok(Verdict::AskFeasibility)) => {
@@ -174,15 +174,19 @@ impl Pipeline {
                     }
                 }
                 // A job that could not be judged is not let in, unless that is wanted.
-                Some(Err(error)) if fail_open(plugin) => drop(error),
+                Some(Err(error)) if plugin.lets_in_unjudged() => drop(error),
                 Some(Err(error)) => refusals.push((Errno::EINVAL, error.to_string())),
                 None => refusals.push((Errno::EIO, format!("{}: no answer", plugin.name()))),
             }
         }
-        let Some((errno, _)) = refusals.first() else { return Ok(()) };
-        let errno = *errno;
-        let texts: Vec<String> = refusals.into_iter().map(|(_, text)| text).collect();
-        Err((errno, texts.join(", ")))
+        let Some(errno) = refusals.iter().map(|(errno, _)| errno.0).max() else { return Ok(()) };
+        let mut texts: Vec<String> = Vec::new();
+        for (_, text) in refusals {
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        Err((Errno(errno), texts.join(", ")))
     }
 }
 
@@ -206,23 +210,6 @@ fn watch_activity(context: &Context, time: Duration) {
             });
         }
     });
-}
-
-/// What flux-core's own plugins refuse for a jobspec that is wrong in itself is answered with
-/// EPERM there; users know it as `[Errno 1]`.
-fn as_known(plugin: &Plugin, errno: Errno) -> Errno {
-    let about_jobspec = ["jobspec", "constraints", "defaults", "schema"].contains(&plugin.name());
-    match errno {
-        Errno::EINVAL if about_jobspec && plugin.facts().bundled => Errno::EPERM,
-        errno => errno,
-    }
-}
-
-/// Only `on-fault = "skip"` that stands in the configuration lets a job past a validator that
-/// can't judge it.
-fn fail_open(plugin: &Plugin) -> bool {
-    let facts = plugin.facts();
-    !facts.bundled && plugin.on_fault() == OnFault::Skip
 }
 
 /// Defaults and constraints do something only where there is a policy, or there are queues.

@@ -254,8 +254,8 @@ impl JobManager {
         job.pending.free_posted = false;
         match annotations {
             Some(annotations) => {
-                let annotations = without_nulls(annotations);
                 self.annotate(context, id, &annotations);
+                let annotations = without_nulls(annotations);
                 self.post_with(context, id, "alloc", &json!({ "annotations": annotations }));
             }
             None => self.post(context, id, "alloc"),

@@ -4,20 +4,17 @@
 
 use std::rc::Rc;
 
-use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::message::{Flags, Nodeid};
 use flux_protocol::payload::{Empty, Object, encode_json};
 use flux_protocol::rpc::job_exec;
-use flux_protocol::rpc::job_manager as rpc;
 use flux_protocol::rpc::resource;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::job::State;
 use super::{Context, JobManager};
-use crate::call::Call;
 use crate::log::Severity;
 use crate::plugin::types::Effect;
 
@@ -213,26 +210,6 @@ impl JobManager {
                 }
             },
         );
-    }
-
-    /// `post-event.post`: the owner adds an event to a job's eventlog.
-    pub(super) fn post_event_request(
-        &mut self,
-        context: &Context,
-        request: rpc::PostEventRequest,
-        call: Call<Empty>,
-    ) {
-        if let Err(failure) = self.active_job(request.id) {
-            return call.fail(failure);
-        }
-        if request.name.is_empty() {
-            return call.fail(Errno::EPROTO);
-        }
-        match request.context {
-            Some(with) => self.post_with(context, request.id, &request.name, &with),
-            None => self.post(context, request.id, &request.name),
-        }
-        call.reply(&Empty);
     }
 }
 

@@ -7,6 +7,7 @@
 mod admin;
 mod dispatch;
 mod introduce;
+mod lifetime;
 mod notices;
 mod outgoing;
 mod request;
@@ -39,8 +40,10 @@ const BUILTIN: &[&str] = &[
     "dependency-after.wasm",
     "dependency-singleton.wasm",
     "begin-time.wasm",
+    "validate-duration.wasm",
     "update-duration.wasm",
     "job-history.wasm",
+    "post-event.wasm",
     "update-queue.wasm",
 ];
 
@@ -63,6 +66,8 @@ pub struct Plugins {
     notices: Option<tokio::sync::mpsc::UnboundedReceiver<Notice>>,
     /// What plugins keep over restarts.
     states: state::States,
+    /// When the instance ends; 0 for never. None until that is known.
+    expiration: Option<f64>,
 }
 
 /// A plugin in the stack.
@@ -105,6 +110,7 @@ impl Plugins {
             subscriptions: HashMap::new(),
             notices: Some(notices),
             states: state::restore(context.handle()).await?,
+            expiration: None,
         };
         for name in BUILTIN {
             let spec = PluginSpec::named(*name);
@@ -148,7 +154,13 @@ impl Plugins {
         }
         let spec = self.spec(context, entry).map_err(|text| format!("load: {text}"))?;
         let loaded = load(&self.host, &spec, &self.states).await;
-        let plugin = loaded.map_err(|error| format!("load: {error}"))?;
+        let plugin = loaded.map_err(|error| match entry.get("load").and_then(Value::as_str) {
+            Some(name) if admin::is_native(name) => format!("load: {name}: {}", admin::NATIVE),
+            Some(name) if admin::is_missing(&error) => {
+                format!("load: {name}: No such plugin found")
+            }
+            _ => format!("load: {error}"),
+        })?;
         if self.find(&plugin.facts().file_name).is_some() {
             return Err(format!("load: {} already loaded", plugin.facts().file_name));
         }
@@ -193,7 +205,8 @@ impl Plugins {
         let wanted = |loaded: &Loaded| match pattern {
             "all" => !loaded.builtin,
             pattern if pattern.contains(['*', '?', '[']) => {
-                !loaded.builtin && admin::glob(pattern, &loaded.name)
+                // As with hidden files: builtin ones only by a pattern with a dot of its own.
+                (!loaded.builtin || pattern.starts_with('.')) && admin::glob(pattern, &loaded.name)
             }
             pattern => {
                 let stem = pattern.strip_suffix(".so");

@@ -4,18 +4,20 @@
 //! from `job-manager`, the scheduler's word from the job's annotations, prologs and exceptions from
 //! its eventlog.
 
+use std::cmp::Reverse;
+
 use clap::Args;
-use flux_client::Client;
+use flux_client::{Client, RpcError};
 use flux_protocol::errno::Errno;
 use flux_protocol::eventlog::Event;
 use flux_protocol::fluid::JobId;
 use flux_protocol::message::Nodeid;
 use flux_protocol::payload::Empty;
-use flux_protocol::rpc::job_list::{self, ListIdRequest};
+use flux_protocol::rpc::job_list::{self, ListIdRequest, ListRequest};
 use flux_protocol::rpc::job_manager::{self, QueueStatusRequest, QueueStatusResponse};
 use flux_protocol::rpc::resource;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::info::lookup;
 use crate::context::Context;
@@ -26,7 +28,7 @@ use crate::{jobid, outln, when};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux-job why id...")]
-pub(super) struct Why {
+pub(crate) struct Why {
     #[arg(required = true, value_name = "id")]
     ids: Vec<String>,
 }
@@ -39,10 +41,12 @@ struct Surroundings {
     no_scheduler: bool,
     /// Cores that are up, and those of them that are in use.
     cores: Option<(u64, u64)>,
+    /// Jobs that the scheduler looks at before this one.
+    ahead: usize,
 }
 
 impl Why {
-    pub(super) async fn run(&self, context: &Context) -> Outcome {
+    pub(crate) async fn run(&self, context: &Context) -> Outcome {
         let flux = context.connect().await?;
         for text in &self.ids {
             let id = jobid::parse(text)?;
@@ -104,7 +108,30 @@ async fn surroundings(flux: &Client, job: &JobInfo) -> Surroundings {
         let up = count(&status.all).saturating_sub(count(&status.down));
         (up > 0).then(|| (up, count(&status.allocated)))
     });
-    Surroundings { queue, no_scheduler, cores }
+    // Where that can't be listed, the rest is told all the same.
+    let ahead = ahead(flux, job).await.unwrap_or(0);
+    Surroundings { queue, no_scheduler, cores, ahead }
+}
+
+/// Jobs in the same queue that have their turn before this one.
+async fn ahead(flux: &Client, job: &JobInfo) -> Result<usize, RpcError> {
+    let request = ListRequest {
+        max_entries: 0,
+        attrs: ["priority", "queue"].map(str::to_owned).to_vec(),
+        since: 0.0,
+        constraint: Some(json!({ "states": ["sched"] })),
+    };
+    let turn = |job: &JobInfo| (Reverse(job.int("priority")), job.id);
+    let mut stream = flux.stream::<job_list::List>(Nodeid::ANY, &request)?;
+    let mut count = 0;
+    while let Some(response) = stream.next().await? {
+        let others = response.jobs.into_iter().filter_map(JobInfo::new);
+        count += others
+            .filter(|other| other.str("queue") == job.str("queue"))
+            .filter(|other| other.int("priority") > Some(0) && turn(other) < turn(job))
+            .count();
+    }
+    Ok(count)
 }
 
 /// All that keeps a job in the SCHED state.
@@ -123,7 +150,11 @@ fn waiting_for_resources(job: &JobInfo, around: &Surroundings) -> Vec<String> {
             queue => format!("queue {queue} is stopped"),
         };
         let reason = queue.stop_reason.as_deref().map(|reason| format!(": {reason}"));
-        lines.push(format!("{name}{}", reason.unwrap_or_default()));
+        let remedy = match job.str("queue") {
+            "" => "; `flux queue start' lets its jobs run".to_owned(),
+            queue => format!("; `flux queue start {queue}' lets its jobs run"),
+        };
+        lines.push(format!("{name}{}{remedy}", reason.unwrap_or_default()));
     }
     if around.no_scheduler {
         lines.push("no scheduler is loaded".to_owned());
@@ -138,6 +169,9 @@ fn waiting_for_resources(job: &JobInfo, around: &Surroundings) -> Vec<String> {
         line.push_str(&format!(": {reason}"));
     } else if let Some((up, used)) = around.cores {
         line.push_str(&format!(": {used} of {up} cores are in use"));
+    }
+    if around.ahead > 0 && !reason.contains("ahead") {
+        line.push_str(&format!("; {} job(s) ahead in the queue", around.ahead));
     }
     if let Some(estimate) = job.annotation("sched.t_estimate").and_then(Value::as_f64) {
         let left = flux_protocol::fsd::python_format((estimate - when::now()).max(0.0));
@@ -206,8 +240,6 @@ fn elsewhere(job: &JobInfo) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn job(json: Value) -> JobInfo {
@@ -233,7 +265,7 @@ mod tests {
         };
         let lines = waiting_for_resources(&job, &around);
         assert!(lines[0].starts_with("held: its urgency is 0"), "{lines:?}");
-        assert_eq!(lines[1], "queue batch is stopped: maintenance");
+        assert!(lines[1].starts_with("queue batch is stopped: maintenance; "), "{lines:?}");
     }
 
     #[test]

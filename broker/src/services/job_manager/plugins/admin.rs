@@ -2,7 +2,7 @@
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
-use flux_protocol::payload::Object;
+use flux_protocol::payload::{Empty, Object};
 use flux_protocol::rpc::job_manager as rpc;
 use serde_json::{Map, Value, json};
 
@@ -18,8 +18,7 @@ impl JobManager {
         call: Call<rpc::JobtapResponse>,
     ) {
         if request.query_only == Some(true) {
-            let names = self.plugins.loaded.iter().map(|loaded| json!(loaded.name)).collect();
-            return call.reply(&rpc::JobtapResponse { plugins: names });
+            return call.reply(&self.plugins.list());
         }
         let removed = match &request.remove {
             None => Vec::new(),
@@ -76,7 +75,9 @@ impl JobManager {
             },
             move |manager: &mut JobManager, result: Result<Plugin, LoadError>| match result {
                 Ok(plugin) => {
+                    let name = plugin.name().to_owned();
                     manager.plugins.push(&after, plugin, false);
+                    manager.tell_lifetime(&after, &name);
                     manager.plugins_removed(&after, &removed);
                     let pending = manager.pending_jobs();
                     manager.plugins_reprioritize(&after, &pending);
@@ -106,6 +107,24 @@ impl JobManager {
             }
             self.release_held(context, name);
         }
+    }
+
+    /// End the quarantine of a plugin. Jobs that wait for it go on.
+    pub(crate) fn jobtap_rearm(
+        &mut self,
+        context: &Context,
+        request: rpc::NameRequest,
+        call: Call<Empty>,
+    ) {
+        let Some(loaded) = self.plugins.find(&request.name).cloned() else {
+            let text = format!("{}: plugin not found", request.name);
+            return call.fail(Failure::new(Errno::ENOENT, text));
+        };
+        context.spawn(async move { loaded.plugin.rearm().await }, |_: &mut JobManager, result| {
+            call.finish(
+                result.map(|()| Empty).map_err(|error| Failure::new(Errno::EIO, error.to_string())),
+            );
+        });
     }
 
     pub(crate) fn jobtap_query(
@@ -140,6 +159,17 @@ impl JobManager {
     }
 }
 
+impl super::Plugins {
+    fn list(&self) -> rpc::JobtapResponse {
+        let status = |loaded: &super::Loaded| loaded.plugin.stats().status;
+        let ill = self.loaded.iter().filter(|loaded| status(loaded) != "running");
+        rpc::JobtapResponse {
+            plugins: self.loaded.iter().map(|loaded| json!(loaded.name)).collect(),
+            down: ill.map(|loaded| (loaded.name.clone(), json!(status(loaded)))).collect(),
+        }
+    }
+}
+
 /// What the host knows of a plugin.
 fn describe(loaded: &super::Loaded) -> Object {
     let facts = loaded.plugin.facts();
@@ -166,11 +196,25 @@ fn describe(loaded: &super::Loaded) -> Object {
 
 fn load_failure(load: &str, error: &LoadError) -> Failure {
     match error {
-        LoadError::Source { error: SourceError::NotFound, .. } => {
+        error if is_missing(error) && is_native(load) => {
+            Failure::new(Errno::EINVAL, format!("{load}: {NATIVE}"))
+        }
+        error if is_missing(error) => {
             Failure::new(Errno::ENOENT, format!("{load}: No such plugin found"))
         }
         error => Failure::new(Errno::EINVAL, error.to_string()),
     }
+}
+
+pub(super) fn is_missing(error: &LoadError) -> bool {
+    matches!(error, LoadError::Source { error: SourceError::NotFound, .. })
+}
+
+pub(super) const NATIVE: &str = "a native plugin; this broker loads WebAssembly modules (.wasm)";
+
+/// A plugin of flux-core that is there itself, and no module of its name.
+pub(super) fn is_native(load: &str) -> bool {
+    load.ends_with(".so") && std::path::Path::new(load).is_file()
 }
 
 /// A shell pattern with `*`, `?` and `[...]`, on a plugin's name.

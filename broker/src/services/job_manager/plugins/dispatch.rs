@@ -9,12 +9,19 @@ use super::super::job::State;
 use super::super::{Context, JobManager};
 use super::{Call, Loaded};
 use crate::log::Severity;
-use crate::plugin::types::{Answer, Effect, Event, Reply};
+use crate::plugin::types::{Answer, Effect, Event, JobState, Origin, Reply};
 use crate::plugin::{CallError, OnFault, topic};
 use crate::spans::{Began, Spans};
 
 /// How soon a plugin that is down is called again, at the earliest.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// How long and how often those who wait to be let in are made to wait for such a plugin.
+const PATIENCE: Duration = Duration::from_secs(1);
+const TRIES: u32 = 5;
+
+/// Severity of an exception that ends nothing.
+const WARNING: u32 = 4;
 
 /// What the plugins had to say to one call, in load order, by their place in the stack.
 #[derive(Debug)]
@@ -41,10 +48,27 @@ pub(super) async fn dispatch(
             .enumerate()
             .filter(|(_, topic)| topic.as_ref().is_some_and(|topic| manifest.wants(topic)))
             .map(|(index, _)| index)
+            .filter(|index| outcomes.get(*index).is_some_and(|outcome| !outcome.is_refused()))
             .collect();
         if wanted.is_empty() {
             continue;
         }
+        ask(spans, place, loaded, &mut outcomes, wanted).await;
+    }
+    outcomes
+}
+
+/// Ask one plugin. One that is about to start again after a fault is waited for by what it could
+/// refuse: else one bad job would open a gap for others.
+async fn ask(
+    spans: Option<&Spans>,
+    place: usize,
+    loaded: &Loaded,
+    outcomes: &mut [Outcome],
+    mut wanted: Vec<usize>,
+) {
+    let mut tries = 0;
+    while !wanted.is_empty() {
         let events: Vec<Event> = wanted
             .iter()
             .filter_map(|index| outcomes.get(*index))
@@ -52,25 +76,61 @@ pub(super) async fn dispatch(
             .collect();
         let began = Began::now();
         let answers = loaded.plugin.handle(events).await;
-        if let Some(spans) = spans.filter(|spans| spans.wanted()) {
-            for index in &wanted {
-                let topic = topics.get(*index).and_then(Option::as_deref).unwrap_or_default();
-                let span = began.end(format!("plugin.{topic}"), Some(loaded.plugin.name()));
-                if let Some(outcome) = outcomes.get(*index) {
-                    spans.step(outcome.call.id, &span, &[]);
+        note_spans(spans, loaded, outcomes, &wanted, &began);
+        let (mut again, mut pause) = (Vec::new(), Duration::ZERO);
+        for (index, answer) in wanted.into_iter().zip(answers) {
+            let Some(outcome) = outcomes.get_mut(index) else { continue };
+            match &answer {
+                Err(CallError::Down { retry, .. })
+                    if outcome.call.may_be_refused() && *retry <= PATIENCE && tries < TRIES =>
+                {
+                    pause = pause.max(*retry);
+                    again.push(index);
                 }
+                _ => outcome.answers.push((place, answer)),
             }
         }
-        for (index, answer) in wanted.into_iter().zip(answers) {
-            if let Some(outcome) = outcomes.get_mut(index) {
-                outcome.answers.push((place, answer));
-            }
+        (wanted, tries) = (again, tries + 1);
+        if !wanted.is_empty() {
+            tokio::time::sleep(pause).await;
         }
     }
-    outcomes
+}
+
+/// How long the plugin took, for each of the jobs.
+fn note_spans(
+    spans: Option<&Spans>,
+    loaded: &Loaded,
+    outcomes: &[Outcome],
+    wanted: &[usize],
+    began: &Began,
+) {
+    let Some(spans) = spans.filter(|spans| spans.wanted()) else { return };
+    for outcome in wanted.iter().filter_map(|index| outcomes.get(*index)) {
+        let topic = topic(&outcome.call.event).unwrap_or_default();
+        let span = began.end(format!("plugin.{topic}"), Some(loaded.plugin.name()));
+        spans.step(outcome.call.id, &span, &[]);
+    }
+}
+
+impl Outcome {
+    /// A plugin refused what it may refuse: there is nothing left to ask the others.
+    fn is_refused(&self) -> bool {
+        let refuses = |answer: &Answer| matches!(answer.reply, Reply::Refuse(_));
+        self.call.may_be_refused()
+            && self.answers.iter().any(|(_, answer)| answer.as_ref().is_ok_and(refuses))
+    }
 }
 
 impl Call {
+    fn may_be_refused(&self) -> bool {
+        match &self.event {
+            Event::Create(new) => new.origin == Origin::Submitted,
+            Event::Validate(_) | Event::Dependency(_) | Event::Update(_) => true,
+            _ => false,
+        }
+    }
+
     /// Does the job wait for this call? Those to tell that it is gone are not waited for.
     fn is_counted(&self) -> bool {
         !matches!(self.event, Event::Destroy(_) | Event::InactiveRemove(_) | Event::Call(_))
@@ -217,9 +277,13 @@ impl JobManager {
         call: &Call,
         error: &CallError,
     ) -> Verdict {
-        context.log(Severity::Err, format!("{}: {}: {error}", call.id.f58(), loaded.name));
+        // The fault itself is in the log already.
+        context.log(Severity::Debug, format!("{}: {}: {error}", call.id.f58(), loaded.name));
         match loaded.plugin.on_fault() {
-            OnFault::Skip => Verdict::Skip,
+            OnFault::Skip => {
+                self.warn_of_priority(context, loaded, call, error);
+                Verdict::Skip
+            }
             OnFault::Hold => {
                 let plugin = loaded.plugin.name().to_owned();
                 self.explain(context, call.id, &plugin, &format!("waits for plugin: {error}"));
@@ -233,6 +297,26 @@ impl JobManager {
                 self.raise_exception(context, call.id, &kind, 0, owner, &error.to_string());
                 Verdict::GoOn
             }
+        }
+    }
+
+    /// A job whose priority is not what it should be carries a note of that.
+    fn warn_of_priority(
+        &mut self,
+        context: &Context,
+        loaded: &Loaded,
+        call: &Call,
+        error: &CallError,
+    ) {
+        let asked = match &call.event {
+            Event::State(change) => change.job.state == JobState::Priority,
+            Event::PriorityGet(_) => true,
+            _ => false,
+        };
+        if asked && matches!(error, CallError::Fault(_)) {
+            let owner = context.broker().owner().0;
+            let kind = loaded.plugin.name().to_owned();
+            self.raise_exception(context, call.id, &kind, WARNING, owner, &error.to_string());
         }
     }
 

@@ -40,33 +40,31 @@ impl JobManager {
         jobs: Vec<Job>,
         done: impl FnOnce(&mut JobManager, &Context, Vec<(Job, Introduction)>) + 'static,
     ) {
-        let mut calls = Vec::new();
-        for job in &jobs {
-            let facts = facts::facts(job);
-            calls.extend(introduction_calls(job.id, &facts.job, job.jobspec.get()));
+        let mut candidates = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let facts = facts::facts(&job);
+            let record = facts.job.clone();
             self.plugins.jobs.put(facts);
+            candidates.push(Candidate { job, record, effects: Vec::new(), refusal: None });
         }
         let stack = self.plugins.loaded.clone();
-        let after = context.clone();
+        let (asking, after) = (context.clone(), context.clone());
         context.spawn(
             async move {
-                let outcomes = dispatch(None, &stack, calls).await;
-                (stack, outcomes)
+                introduce(&asking, &stack, &mut candidates).await;
+                candidates
             },
-            move |manager: &mut JobManager, (stack, outcomes)| {
-                let mut by_job: HashMap<JobId, Vec<Outcome>> = HashMap::new();
-                for outcome in outcomes {
-                    by_job.entry(outcome.call.id).or_default().push(outcome);
-                }
-                let judged = jobs
+            move |manager: &mut JobManager, candidates| {
+                let judged = candidates
                     .into_iter()
-                    .map(|job| {
-                        let outcomes = by_job.remove(&job.id).unwrap_or_default();
-                        let judged = judge(&after, &stack, outcomes);
-                        if matches!(judged, Introduction::Refused(_)) {
-                            manager.plugins.jobs.remove(job.id.0);
+                    .map(|candidate| match candidate.refusal {
+                        None => {
+                            (candidate.job, Introduction::Welcome { effects: candidate.effects })
                         }
-                        (job, judged)
+                        Some(text) => {
+                            manager.plugins.jobs.remove(candidate.job.id.0);
+                            (candidate.job, Introduction::Refused(text))
+                        }
                     })
                     .collect();
                 done(manager, &after, judged);
@@ -118,51 +116,83 @@ impl JobManager {
     }
 }
 
-/// Creation, validation and each dependency, in this order.
-fn introduction_calls(id: JobId, record: &types::Job, jobspec: &str) -> Vec<Call> {
-    let new = JobNew { job: record.clone(), origin: Origin::Submitted };
-    let mut events = vec![Event::Create(new.clone()), Event::Validate(record.clone())];
-    for (scheme, value, dependency) in dependencies(jobspec) {
-        let job = record.clone();
-        events.push(Event::Dependency(DependencyRequest { job, scheme, value, dependency }));
-    }
-    events.push(Event::New(new));
-    events.into_iter().map(|event| Call { id, event }).collect()
+/// A job that is not let in yet.
+struct Candidate {
+    job: Job,
+    record: types::Job,
+    effects: Vec<(usize, Effect)>,
+    refusal: Option<String>,
 }
 
-/// The first refusal refuses; a dependency that no plugin takes is refused as well.
-fn judge(context: &Context, stack: &[Loaded], outcomes: Vec<Outcome>) -> Introduction {
-    let mut effects = Vec::new();
-    for outcome in outcomes {
-        let scheme = match &outcome.call.event {
-            Event::Dependency(request) => Some(request.scheme.clone()),
-            _ => None,
-        };
-        let mut taken = false;
-        for (place, answer) in outcome.answers {
-            match answer {
-                Ok(answer) => {
-                    match answer.reply {
-                        Reply::Refuse(refusal) => return Introduction::Refused(refusal.text),
-                        Reply::Accept => taken = true,
-                        _ => {}
-                    }
-                    effects.extend(answer.effects.into_iter().map(|effect| (place, effect)));
-                }
-                Err(error) => {
-                    let loaded = stack.get(place);
-                    if let Some(text) = refused_by_fault(context, loaded, &error) {
-                        return Introduction::Refused(text);
-                    }
-                }
+/// Creation, validation and dependencies: all plugins are asked one thing before any is asked the
+/// next. Only a job that nobody refused is new to them; of the others they hear that they are gone.
+async fn introduce(context: &Context, stack: &[Loaded], candidates: &mut [Candidate]) {
+    let phases: [fn(&Candidate) -> Vec<Event>; 4] = [
+        |candidate| vec![Event::Create(candidate.news())],
+        |candidate| vec![Event::Validate(candidate.record.clone())],
+        Candidate::dependencies,
+        |candidate| vec![Event::New(candidate.news())],
+    ];
+    let places: HashMap<JobId, usize> =
+        candidates.iter().enumerate().map(|(place, one)| (one.job.id, place)).collect();
+    for phase in phases {
+        let welcome = candidates.iter().filter(|candidate| candidate.refusal.is_none());
+        let calls = welcome.flat_map(|candidate| candidate.calls(phase(candidate))).collect();
+        for outcome in dispatch(None, stack, calls).await {
+            let place = places.get(&outcome.call.id);
+            if let Some(candidate) = place.and_then(|place| candidates.get_mut(*place)) {
+                candidate.take(context, stack, outcome);
             }
         }
-        if let Some(scheme) = scheme.filter(|_| !taken) {
-            let text = format!("dependency scheme \"{scheme}\" not supported");
-            return Introduction::Refused(text);
+    }
+    let refused = candidates.iter().filter(|candidate| candidate.refusal.is_some());
+    let gone = refused.flat_map(|one| one.calls(vec![Event::Destroy(one.job.id.0)])).collect();
+    dispatch(None, stack, gone).await;
+}
+
+impl Candidate {
+    fn news(&self) -> JobNew {
+        JobNew { job: self.record.clone(), origin: Origin::Submitted }
+    }
+
+    fn dependencies(&self) -> Vec<Event> {
+        let list = dependencies(self.job.jobspec.get()).into_iter();
+        list.map(|(scheme, value, dependency)| {
+            let job = self.record.clone();
+            Event::Dependency(DependencyRequest { job, scheme, value, dependency })
+        })
+        .collect()
+    }
+
+    fn calls(&self, events: Vec<Event>) -> impl Iterator<Item = Call> + use<> {
+        let id = self.job.id;
+        events.into_iter().map(move |event| Call { id, event })
+    }
+
+    /// The first refusal refuses; a dependency that no plugin takes is refused as well.
+    fn take(&mut self, context: &Context, stack: &[Loaded], outcome: Outcome) {
+        let mut taken = false;
+        for (place, answer) in outcome.answers {
+            let refusal = match answer {
+                Ok(answer) => {
+                    taken |= matches!(answer.reply, Reply::Accept);
+                    self.effects.extend(answer.effects.into_iter().map(|effect| (place, effect)));
+                    match answer.reply {
+                        Reply::Refuse(refusal) => Some(refusal.text),
+                        _ => None,
+                    }
+                }
+                Err(error) => refused_by_fault(context, stack.get(place), &error),
+            };
+            self.refusal = self.refusal.take().or(refusal);
+        }
+        if let Event::Dependency(request) = outcome.call.event
+            && !taken
+        {
+            let text = format!("dependency scheme \"{}\" not supported", request.scheme);
+            self.refusal.get_or_insert(text);
         }
     }
-    Introduction::Welcome { effects }
 }
 
 /// A job that is only now being submitted can't be held: the user is told to come again.
@@ -171,9 +201,14 @@ fn refused_by_fault(
     loaded: Option<&Loaded>,
     error: &CallError,
 ) -> Option<String> {
-    context.log(Severity::Err, format!("submit: {error}"));
-    let on_fault = loaded.map_or(OnFault::Reject, |loaded| loaded.plugin.on_fault());
-    (on_fault != OnFault::Skip).then(|| error.to_string())
+    context.log(Severity::Debug, format!("submit: {error}"));
+    let Some(loaded) = loaded else { return Some(error.to_string()) };
+    let is_skipped = match error {
+        // Nobody could submit anything until an administrator comes.
+        CallError::Quarantined { .. } => loaded.plugin.on_fault() == OnFault::Skip,
+        _ => loaded.plugin.lets_in_unjudged(),
+    };
+    (!is_skipped).then(|| error.to_string())
 }
 
 /// What plugins made of an update.

@@ -36,6 +36,7 @@ impl JobManager {
             }
             NoticeKind::Restarted => {
                 context.log(Severity::Info, format!("plugin {plugin} runs again"));
+                self.tell_lifetime(context, &plugin);
                 self.release_held(context, &plugin);
                 self.commands_tell(context, &plugin);
             }
