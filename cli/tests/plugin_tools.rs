@@ -53,7 +53,7 @@ fn jobspecs_on_standard_input_are_judged() {
     assert_eq!(said(&validator, JOBSPEC), "{\"errnum\": 0}\n");
     let output = flux(&validator, r#"{"x":1}"#);
     assert_eq!(output.status.code(), Some(1));
-    let expected = "{\"errnum\": 22, \"errstr\": \"Missing key (resources)\"}\n";
+    let expected = "{\"errnum\": 1, \"errstr\": \"Missing key (resources)\"}\n";
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     let line = format!(r#"{{"jobspec":{JOBSPEC},"userid":1,"urgency":16,"flags":0}}"#);
     let both = ["job-validator", "--plugins=jobspec,require-instance"];
