@@ -359,8 +359,8 @@ impl router::Overlay for Overlay {
     fn send_parent(&self, message: Message) -> Result<(), Failure> {
         match &*self.uplink.borrow() {
             Uplink::Joined => {}
-            Uplink::Joining => return Err(Failure::new(Errno::EAGAIN, OFFLINE)),
-            Uplink::Refused(_) | Uplink::Lost(_) | Uplink::Left => {
+            Uplink::Joining if self.rank > 0 => return Err(Failure::new(Errno::EAGAIN, OFFLINE)),
+            Uplink::Joining | Uplink::Refused(_) | Uplink::Lost(_) | Uplink::Left => {
                 return Err(Errno::EHOSTUNREACH.into());
             }
         }
