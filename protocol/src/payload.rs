@@ -1,6 +1,6 @@
 //! What requests and responses carry: JSON objects, raw bytes, text, or nothing (RFC 6).
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +18,10 @@ pub enum PayloadError {
     Utf8,
     #[error("payload is not a JSON object")]
     NotObject,
+    #[error("payload ends within a byte string")]
+    Truncated,
+    #[error("byte string of more than 4 GiB")]
+    TooLong,
     #[error("malformed payload: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -58,6 +62,34 @@ impl Payload for Raw {
     }
     fn encode(&self) -> Result<Option<Bytes>, PayloadError> {
         Ok((!self.0.is_empty()).then(|| self.0.clone()))
+    }
+}
+
+/// Several byte strings, each behind its length as a big-endian `u32`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Raws(pub Vec<Bytes>);
+
+impl Payload for Raws {
+    fn decode(payload: Option<&Bytes>) -> Result<Raws, PayloadError> {
+        let mut rest = payload.cloned().unwrap_or_default();
+        let mut raws = Vec::new();
+        while !rest.is_empty() {
+            let len = rest.try_get_u32().map_err(|_| PayloadError::Truncated)? as usize;
+            if len > rest.len() {
+                return Err(PayloadError::Truncated);
+            }
+            raws.push(rest.split_to(len));
+        }
+        Ok(Raws(raws))
+    }
+    fn encode(&self) -> Result<Option<Bytes>, PayloadError> {
+        let size = self.0.iter().map(|raw| raw.len() + size_of::<u32>()).sum();
+        let mut all = BytesMut::with_capacity(size);
+        for raw in &self.0 {
+            all.put_u32(u32::try_from(raw.len()).map_err(|_| PayloadError::TooLong)?);
+            all.extend_from_slice(raw);
+        }
+        Ok((!all.is_empty()).then(|| all.freeze()))
     }
 }
 

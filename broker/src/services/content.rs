@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use self::cache::Cache;
 use self::flush::Flush;
 use self::options::Options;
+use self::store::Taken;
 use crate::attrs::Access;
 use crate::call::{Call, Sender};
 use crate::context::Context;
@@ -46,7 +47,7 @@ pub struct Content {
     /// Above rank 0: requests to store blobs that are on their way.
     storing: HashMap<Blobref, Vec<Call<Raw>>>,
     /// On rank 0: stored, and to be answered when less is dirty.
-    throttled: VecDeque<(Blobref, Call<Raw>)>,
+    throttled: VecDeque<Taken>,
     flushes: Vec<Flush>,
     /// Rank 0 has a backing store.
     backing: bool,
@@ -56,6 +57,8 @@ pub struct Content {
     /// Why blobs could not be stored; nothing more is sent until a retry.
     trouble: Option<Failure>,
     retry_scheduled: bool,
+    /// On rank 0: what comes is not given to the backing store before more has come.
+    gathering: bool,
     purge_scheduled: bool,
 }
 
@@ -84,6 +87,7 @@ impl Service for Content {
             backing_generation: 0,
             trouble: None,
             retry_scheduled: false,
+            gathering: false,
             purge_scheduled: false,
         })
     }
@@ -92,6 +96,7 @@ impl Service for Content {
         Methods::default()
             .serve::<rpc::Load>(Content::load)
             .serve::<rpc::Store>(Content::store)
+            .serve::<rpc::StoreMany>(Content::store_many)
             .serve::<rpc::Flush>(Content::flush)
             .reply::<rpc::Dropcache>(Content::dropcache)
             .reply::<rpc::Stats>(Content::stats_get)

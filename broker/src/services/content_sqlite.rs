@@ -15,7 +15,7 @@ mod worker;
 use flux_protocol::blobref::{Blobref, HashType};
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
-use flux_protocol::payload::{Empty, Payload, Raw};
+use flux_protocol::payload::{Empty, Payload, Raw, Raws};
 use flux_protocol::rpc::content as cache;
 use flux_protocol::rpc::content_backing as rpc;
 use nix::sys::statvfs::statvfs;
@@ -66,6 +66,7 @@ impl Service for ContentSqlite {
         Methods::default()
             .serve::<rpc::Load>(ContentSqlite::load)
             .serve::<rpc::Store>(ContentSqlite::store)
+            .serve::<rpc::StoreMany>(ContentSqlite::store_many)
             .serve::<rpc::Validate>(ContentSqlite::validate)
             .serve::<rpc::CheckpointGet>(ContentSqlite::checkpoint_get)
             .serve::<rpc::CheckpointPut>(ContentSqlite::checkpoint_put)
@@ -113,8 +114,13 @@ impl ContentSqlite {
     }
 
     fn store(&mut self, context: &Context<Self>, blob: Raw, call: Call<Raw>) {
-        let digest = |blobref: Blobref| Raw(blobref.digest().to_vec().into());
-        self.pass(context, call, |reply| Job::Store(blob.0, reply), digest);
+        let digest = |refs: Vec<Blobref>| refs.first().map(digest).unwrap_or_default();
+        self.pass(context, call, |reply| Job::Store(vec![blob.0], reply), digest);
+    }
+
+    fn store_many(&mut self, context: &Context<Self>, blobs: Raws, call: Call<Raws>) {
+        let digests = |refs: Vec<Blobref>| Raws(refs.iter().map(|r| digest(r).0).collect());
+        self.pass(context, call, |reply| Job::Store(blobs.0, reply), digests);
     }
 
     fn validate(&mut self, context: &Context<Self>, digest: Raw, call: Call<Empty>) {
@@ -206,4 +212,8 @@ impl ContentSqlite {
             call.finish(result.map(response).map_err(Failure::from));
         });
     }
+}
+
+fn digest(blobref: &Blobref) -> Raw {
+    Raw(blobref.digest().to_vec().into())
 }

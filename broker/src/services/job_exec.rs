@@ -12,6 +12,7 @@ mod kill;
 mod run;
 mod shells;
 mod simulate;
+mod timer;
 
 use std::collections::HashMap;
 use std::rc::Rc;

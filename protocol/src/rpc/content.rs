@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::payload::{Empty, Raw};
+use crate::payload::{Empty, Raw, Raws};
 use crate::{json_payload, methods};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -73,6 +73,9 @@ methods! {
     Load: "content.load", Owner, One, Raw => Raw;
     /// Blob to raw digest. EFBIG: larger than the limit.
     Store: "content.store", Owner, One, Raw => Raw;
+    /// Blobs to their raw digests, at once; of flux-wasm alone. EFBIG: one is larger than the limit,
+    /// and none is stored. EINVAL: not rank 0.
+    StoreMany: "content.store-many", Owner, One, Raws => Raws;
     /// ENOSYS: no backing store.
     Flush: "content.flush", Owner, One, Empty => Empty;
     Dropcache: "content.dropcache", Owner, One, Empty => Empty;

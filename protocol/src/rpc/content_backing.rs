@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::content::{CheckpointGetResponse, CheckpointPutRequest};
-use crate::payload::{Empty, Raw};
+use crate::payload::{Empty, Raw, Raws};
 use crate::{json_payload, methods};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,6 +62,8 @@ methods! {
     Load: "content-backing.load", Owner, One, Raw => Raw;
     /// Blob to raw digest.
     Store: "content-backing.store", Owner, One, Raw => Raw;
+    /// Blobs to their raw digests; of flux-wasm alone. After an error some may be stored.
+    StoreMany: "content-backing.store-many", Owner, One, Raws => Raws;
     /// Raw digest. ENOENT: unknown.
     Validate: "content-backing.validate", Owner, One, Raw => Empty;
     /// ENOENT: no checkpoint yet.

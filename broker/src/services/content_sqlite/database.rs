@@ -80,7 +80,7 @@ impl Database {
     ///
     /// They are safe from the death of the process when this returns, and from that of the machine
     /// after the next checkpoint.
-    pub(super) fn store(&mut self, blobs: &[Bytes]) -> Result<Vec<Blobref>, StoreError> {
+    pub(super) fn store(&mut self, blobs: &[&Bytes]) -> Result<Vec<Blobref>, StoreError> {
         let (hash, epoch) = (self.hash(), self.epoch);
         let mut refs = Vec::with_capacity(blobs.len());
         let added = self.transaction(|db| {

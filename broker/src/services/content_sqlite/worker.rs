@@ -25,9 +25,12 @@ const BATCH_BYTES: usize = 32 << 20;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
+/// Blobs to store, and who waits for it.
+type Request = (Vec<Bytes>, Reply<Vec<Blobref>>);
+
 pub(super) enum Job {
     Load(Blobref, Reply<Bytes>),
-    Store(Bytes, Reply<Blobref>),
+    Store(Vec<Bytes>, Reply<Vec<Blobref>>),
     Validate(Blobref, Reply<()>),
     Checkpoints(Reply<Vec<Checkpoint>>),
     PutCheckpoint(Checkpoint, Reply<()>),
@@ -128,7 +131,7 @@ impl Thread {
         let mut next = queue.recv().ok();
         while let Some(job) = next.take() {
             match job {
-                Job::Store(blob, reply) => next = self.store_batch(blob, reply, queue),
+                Job::Store(blobs, reply) => next = self.store_together((blobs, reply), queue),
                 job => self.serve(job),
             }
             if next.is_none() {
@@ -137,22 +140,19 @@ impl Thread {
         }
     }
 
-    /// Store a blob with all those right behind it; returns the first other job.
-    fn store_batch(
-        &mut self,
-        blob: Bytes,
-        reply: Reply<Blobref>,
-        queue: &Receiver<Job>,
-    ) -> Option<Job> {
-        let mut bytes = blob.len();
-        let (mut blobs, mut replies) = (vec![blob], vec![reply]);
+    /// Store what one request has with what all those right behind it have; returns the first
+    /// other job.
+    fn store_together(&mut self, first: Request, queue: &Receiver<Job>) -> Option<Job> {
+        let size = |request: &Request| request.0.iter().map(Bytes::len).sum::<usize>();
+        let (mut blobs, mut bytes) = (first.0.len(), size(&first));
+        let mut requests = vec![first];
         let mut other = None;
-        while blobs.len() < BATCH_BLOBS && bytes < BATCH_BYTES {
+        while blobs < BATCH_BLOBS && bytes < BATCH_BYTES {
             match queue.try_recv() {
-                Ok(Job::Store(blob, reply)) => {
-                    bytes += blob.len();
-                    blobs.push(blob);
-                    replies.push(reply);
+                Ok(Job::Store(more, reply)) => {
+                    requests.push((more, reply));
+                    blobs += requests.last().map_or(0, |request| request.0.len());
+                    bytes += requests.last().map_or(0, size);
                 }
                 Ok(job) => {
                     other = Some(job);
@@ -161,32 +161,45 @@ impl Thread {
                 Err(_) => break,
             }
         }
-        self.store(&blobs, replies);
+        self.store(requests);
         other
     }
 
-    fn store(&mut self, blobs: &[Bytes], replies: Vec<Reply<Blobref>>) {
-        let start = Instant::now();
-        let result = self.database.store(blobs);
-        let each = millis(start) / blobs.len().max(1) as f64;
-        match result {
+    fn store(&mut self, requests: Vec<Request>) {
+        let all: Vec<&Bytes> = requests.iter().flat_map(|(blobs, _)| blobs).collect();
+        match self.store_timed(&all) {
             Ok(refs) => {
-                self.update(|stats| {
-                    for _ in &refs {
-                        stats.store_time.push(each);
-                    }
-                });
-                for (blobref, reply) in refs.into_iter().zip(replies) {
-                    let _ = reply.send(Ok(blobref));
+                let mut refs = refs.into_iter();
+                for (blobs, reply) in requests {
+                    let _ = reply.send(Ok(refs.by_ref().take(blobs.len()).collect()));
                 }
             }
-            Err(error) if error.is_about_one_blob() && blobs.len() > 1 => {
-                for (blob, reply) in blobs.iter().zip(replies) {
-                    self.store(std::slice::from_ref(blob), vec![reply]);
+            Err(error) if error.is_about_one_blob() && all.len() > 1 => {
+                for (blobs, reply) in requests {
+                    let _ = reply.send(self.store_one_by_one(&blobs));
                 }
             }
-            Err(error) => fail_all(error, replies),
+            Err(error) => fail_all(error, requests),
         }
+    }
+
+    /// One that can't be stored does not keep the others out.
+    fn store_one_by_one(&mut self, blobs: &[Bytes]) -> Result<Vec<Blobref>, StoreError> {
+        let results: Vec<_> = blobs.iter().map(|blob| self.store_timed(&[blob])).collect();
+        let refs: Result<Vec<Vec<_>>, _> = results.into_iter().collect();
+        Ok(refs?.concat())
+    }
+
+    fn store_timed(&mut self, blobs: &[&Bytes]) -> Result<Vec<Blobref>, StoreError> {
+        let start = Instant::now();
+        let refs = self.database.store(blobs)?;
+        let each = millis(start) / refs.len().max(1) as f64;
+        self.update(|stats| {
+            for _ in &refs {
+                stats.store_time.push(each);
+            }
+        });
+        Ok(refs)
     }
 
     fn serve(&mut self, job: Job) {
@@ -197,7 +210,7 @@ impl Thread {
                 self.update(|stats| stats.load_time.push(millis(start)));
                 let _ = reply.send(result);
             }
-            Job::Store(blob, reply) => self.store(&[blob], vec![reply]),
+            Job::Store(blobs, reply) => self.store(vec![(blobs, reply)]),
             Job::Validate(blobref, reply) => drop(reply.send(self.database.validate(&blobref))),
             Job::Checkpoints(reply) => {
                 let result = self.database.checkpoints().and_then(|list| match list.is_empty() {
@@ -244,9 +257,9 @@ impl Thread {
 }
 
 /// All are told the same.
-fn fail_all(error: StoreError, replies: Vec<Reply<Blobref>>) {
+fn fail_all(error: StoreError, requests: Vec<Request>) {
     let failure = Failure::from(error);
-    for reply in replies {
+    for (_, reply) in requests {
         let _ = reply.send(Err(StoreError::Reported(failure.clone())));
     }
 }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::guest::event_line;
 use super::run::Run;
+use super::timer;
 use crate::log::Severity;
 
 /// The table in the jobspec.
@@ -77,7 +78,7 @@ fn duration(run: &Run, test: &Test) -> Option<Duration> {
 async fn wait(_: &Run, duration: Option<Duration>) {
     match duration {
         Some(Duration::ZERO) => {}
-        Some(duration) => tokio::time::sleep(duration).await,
+        Some(duration) => timer::sleep(duration).await,
         None => std::future::pending().await,
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use flux_protocol::blobref::Blobref;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::kvs_key;
 use flux_protocol::message::{Flags, Nodeid};
-use flux_protocol::payload::{Empty, Payload, Raw};
+use flux_protocol::payload::{Empty, Payload, Raw, Raws};
 use flux_protocol::rpc::kvs::commit::{NO_MERGE, SYNC};
 use flux_protocol::rpc::{content, kvs as rpc};
 use flux_protocol::treeobj::Treeobj;
@@ -252,27 +253,18 @@ impl Kvs {
             return self.finish_batch(context, namespace, id, batch, None);
         };
         let changed = draft.finish(&mut self.blobs);
-        let handle = context.handle();
-        let sent: Result<Vec<_>, Failure> = changed
-            .made
-            .iter()
-            .map(|(blobref, data)| {
-                let data = Raw(data.clone());
-                let responses =
-                    handle.send::<content::Store>(Nodeid::ANY, Flags::default(), &data)?;
-                Ok((*blobref, responses))
-            })
-            .collect();
+        let handle = context.handle().clone();
+        let (refs, blobs): (Vec<_>, Vec<_>) = changed.made.iter().cloned().unzip();
         if let Some(root) = self.root_mut(namespace, id) {
             root.noop_stores += changed.noops;
             root.batch = Some(batch);
         }
         let wait = async move {
-            for (blobref, mut response) in sent? {
-                if response.next().await?.0 != blobref.digest() {
-                    let text = format!("{blobref} was stored as another blob");
-                    return Err(Failure::new(Errno::EIO, text));
-                }
+            let digests = handle.rpc::<content::StoreMany>(&Raws(blobs)).await?.0;
+            let same = |(blobref, digest): (&Blobref, &Bytes)| blobref.digest() == &digest[..];
+            if digests.len() != refs.len() || !refs.iter().zip(&digests).all(same) {
+                let text = "blobs were stored as others";
+                return Err(Failure::new(Errno::EIO, text));
             }
             Ok(())
         };
