@@ -64,12 +64,16 @@ impl RawPending {
     ) -> RawPending {
         RawPending { client, tag, response }
     }
-}
 
-impl RawPending {
     /// Decode the response when it comes.
     pub fn decode<T: Payload>(self) -> Pending<T> {
         Pending::new(self)
+    }
+
+    fn leave(&mut self) {
+        if let Some(tag) = self.tag.take() {
+            self.client.shared().leave(tag);
+        }
     }
 }
 
@@ -80,7 +84,7 @@ impl Future for RawPending {
         match Pin::new(&mut self.response).poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(result) => {
-                self.tag = None;
+                self.leave();
                 Poll::Ready(match result {
                     Ok(message) => check(message),
                     Err(_) => Err(self.client.shared().end().into()),
@@ -92,9 +96,7 @@ impl Future for RawPending {
 
 impl Drop for RawPending {
     fn drop(&mut self) {
-        if let Some(tag) = self.tag {
-            self.client.shared().abandon(tag);
-        }
+        self.leave();
     }
 }
 
@@ -132,10 +134,12 @@ impl RawStream {
             return Ok(None);
         }
         let Some(message) = self.responses.recv().await else {
-            self.ended = true;
+            self.leave();
             return Err(self.client.shared().end().into());
         };
-        self.ended = message.errnum() != 0 || !message.is_streaming();
+        if message.errnum() != 0 || !message.is_streaming() {
+            self.leave();
+        }
         if message.errnum() == Errno::ENODATA.0 {
             return Ok(None);
         }
@@ -160,12 +164,17 @@ impl RawStream {
     pub fn decode<T: Payload>(self) -> Stream<T> {
         Stream::new(self)
     }
+
+    fn leave(&mut self) {
+        self.ended = true;
+        self.client.shared().leave(self.tag);
+    }
 }
 
 impl Drop for RawStream {
     fn drop(&mut self) {
         if !self.ended {
-            self.client.shared().abandon(self.tag);
+            self.leave();
         }
     }
 }

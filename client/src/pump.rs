@@ -26,6 +26,9 @@ pub(crate) enum Waiter {
     Stream(mpsc::UnboundedSender<Message>),
     /// Nobody any more, but the matchtag is in use until the last response has come.
     Abandoned,
+    /// The last response has come, but the matchtag is in use until whoever asked has seen it:
+    /// else he would take leave of somebody else's request.
+    Answered,
 }
 
 pub(crate) struct State {
@@ -114,10 +117,15 @@ impl Shared {
         Ok(tag)
     }
 
-    /// Nobody waits for the rest of the responses.
-    pub(crate) fn abandon(&self, tag: Matchtag) {
-        if let Some(waiter) = self.state().waiters.get_mut(&tag) {
-            *waiter = Waiter::Abandoned;
+    /// Whoever asked has seen the last response, or does not wait for the rest any more.
+    ///
+    /// To be called once for each request, as the matchtag may be another's afterwards.
+    pub(crate) fn leave(&self, tag: Matchtag) {
+        let mut state = self.state();
+        match state.waiters.get_mut(&tag) {
+            Some(Waiter::Answered) => state.free(tag),
+            Some(waiter) => *waiter = Waiter::Abandoned,
+            None => {}
         }
     }
 
@@ -265,17 +273,25 @@ impl State {
 
     fn deliver_response(&mut self, tag: Matchtag, message: Message) {
         let last = message.errnum() != 0 || !message.is_streaming();
-        if last {
-            match self.waiters.remove(&tag) {
-                Some(Waiter::One(sink)) => drop(sink.send(message)),
-                Some(Waiter::Stream(sink)) => drop(sink.send(message)),
-                Some(Waiter::Abandoned) => {}
-                None => return,
+        let Some(waiter) = self.waiters.get_mut(&tag) else { return };
+        if !last {
+            if let Waiter::Stream(sink) = waiter {
+                let _ = sink.send(message);
             }
-            self.tags.put_back(tag);
-        } else if let Some(Waiter::Stream(sink)) = self.waiters.get(&tag) {
-            let _ = sink.send(message);
+            return;
         }
+        match std::mem::replace(waiter, Waiter::Answered) {
+            Waiter::One(sink) => drop(sink.send(message)),
+            Waiter::Stream(sink) => drop(sink.send(message)),
+            Waiter::Abandoned => self.free(tag),
+            // A second last response: the service is wrong, and nobody is to be confused by it.
+            Waiter::Answered => {}
+        }
+    }
+
+    fn free(&mut self, tag: Matchtag) {
+        self.waiters.remove(&tag);
+        self.tags.put_back(tag);
     }
 
     fn deliver_untagged(&mut self, message: Message) {

@@ -131,6 +131,42 @@ async fn tag_of_a_dropped_request_is_not_reused_before_its_response() {
 }
 
 #[tokio::test]
+async fn tag_of_an_answered_request_is_not_reused_before_the_answer_was_seen() {
+    let (client, mut peer) = connect().await;
+    let unseen = client.start::<attr::Get>(Nodeid::ANY, &get("unseen")).unwrap();
+    let stream = client.stream_raw(Request::new("a.stream")).unwrap();
+    let unseen_request = peer.recv().await;
+    let stream_request = peer.recv().await;
+    peer.send(&Message::response(&unseen_request, 0, value("unseen"))).await;
+    peer.send(&Message::response(&stream_request, Errno::ENODATA.0, None)).await;
+    // Its answer comes after both, so they have been delivered when it is there.
+    let last = get("last");
+    let ask = client.rpc::<attr::Get>(Nodeid::ANY, &last);
+    let answer = async {
+        let request = peer.recv().await;
+        peer.send(&Message::response(&request, 0, value("last"))).await;
+    };
+    assert_eq!(tokio::join!(ask, answer).0.unwrap().value, "last");
+
+    let next = client.start::<attr::Get>(Nodeid::ANY, &get("next")).unwrap();
+    let after = client.start::<attr::Get>(Nodeid::ANY, &get("after")).unwrap();
+    // To take leave of the old ones must not touch the new ones.
+    drop((unseen, stream));
+    let (next_request, after_request) = (peer.recv().await, peer.recv().await);
+    let tags = [&unseen_request, &stream_request, &next_request, &after_request];
+    assert_eq!(tags.map(|request| request.matchtag().0), [1, 2, 3, 4]);
+    peer.send(&Message::response(&next_request, 0, value("next"))).await;
+    peer.send(&Message::response(&after_request, 0, value("after"))).await;
+    assert_eq!(next.await.unwrap().value, "next");
+    assert_eq!(after.await.unwrap().value, "after");
+
+    // What was left is free again.
+    let lowest = client.start::<attr::Get>(Nodeid::ANY, &get("lowest")).unwrap();
+    assert_eq!(peer.recv().await.matchtag().0, 1);
+    drop(lowest);
+}
+
+#[tokio::test]
 async fn stream_ends_with_enodata_and_its_tag_is_free_then() {
     let (client, mut peer) = connect().await;
     let mut stream = client.stream_raw(Request::new("log.dmesg")).unwrap();
