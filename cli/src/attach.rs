@@ -6,6 +6,7 @@
 //! end of all three, or the event that was waited for -> exit
 //! ```
 
+pub(crate) mod debugger;
 mod input;
 mod status;
 mod terminal;
@@ -18,6 +19,7 @@ use flux_protocol::errno::Errno;
 use flux_protocol::eventlog::Event;
 use flux_protocol::fluid::JobId;
 use flux_protocol::message::Nodeid;
+use flux_protocol::proctable::Row;
 use flux_protocol::rpc::{job_info, job_manager};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +30,7 @@ use self::status::StatusLine;
 use self::terminal::Terminal;
 use crate::failure::{Failure, Outcome};
 use crate::job_output::Entry;
+use crate::mpir;
 use crate::signal::{self as signals, Ended};
 
 /// Two interrupts within this time mean it.
@@ -61,6 +64,8 @@ pub(crate) struct Attach {
     pub stdin_ranks: Option<String>,
     /// Of the output so far, only so many of the last entries.
     pub tail: Option<usize>,
+    /// As if a debugger were there that wants no task to stay stopped.
+    pub debug_emulate: bool,
 }
 
 /// What there is to listen to.
@@ -71,6 +76,8 @@ enum Heard {
     /// The job's input has been refused, for other reasons than its end.
     Refused(RpcError),
     Terminal(terminal::Said),
+    /// The processes that a debugger is to see.
+    Processes(Result<Vec<Row>, Failure>),
     Signal(i32),
 }
 
@@ -97,6 +104,10 @@ struct Session<'a> {
     terminal: Option<Terminal>,
     /// The terminal's output is in the log as well.
     captured: bool,
+    /// Where the job's shell can be asked.
+    shell: Option<(String, Nodeid)>,
+    /// Tasks wait for a debugger.
+    stopped: bool,
     status: StatusLine,
     /// The end of the output so far, until all of it has been seen.
     tail: Option<std::collections::VecDeque<(f64, Entry)>>,
@@ -124,6 +135,13 @@ struct ShellInit {
     leader_rank: u32,
     pty: Option<String>,
     capture: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+struct ShellStart {
+    /// Tasks are stopped, for a debugger to let them go.
+    #[serde(default)]
+    sync: bool,
 }
 
 /// Output of the execution system itself.
@@ -162,9 +180,15 @@ impl Attach {
             refused: None,
             terminal: None,
             captured: false,
+            shell: None,
+            stopped: false,
             status: StatusLine::new(self.show_status, self.show_events),
             tail: self.tail.map(|_| std::collections::VecDeque::new()),
         };
+        if mpir::is_debugged() {
+            debugger::check(flux, id, shown).await?;
+            mpir::name_job(id.0);
+        }
         session.listen("eventlog", 0, Heard::Events)?;
         if !self.read_only {
             session.trap_signals()?;
@@ -247,6 +271,7 @@ impl Session<'_> {
             }
             Heard::Refused(error) => return Err(Failure::of("stdin", error)),
             Heard::Terminal(said) => return self.terminal_said(said),
+            Heard::Processes(rows) => self.show_processes(&rows?)?,
             Heard::Signal(signum) => return self.signalled(signum),
         }
         Ok(None)
@@ -341,6 +366,9 @@ impl Session<'_> {
         match event.name.as_str() {
             "shell.init" => self.shell_init(event.context_as().map_err(Failure::new)?)?,
             "shell.start" => {
+                if mpir::is_debugged() {
+                    self.ask_processes(&event);
+                }
                 if let Some(input) = &mut self.input {
                     input.tasks_start(&event)?;
                 }
@@ -368,6 +396,7 @@ impl Session<'_> {
         self.captured = shell.capture.is_some_and(|capture| capture != 0);
         self.follow_output()?;
         let leader = Nodeid(shell.leader_rank);
+        self.shell = Some((shell.service.clone(), leader));
         match shell.pty {
             Some(_) if self.how.read_only => {
                 Err(Failure::new("Cannot connect to pty in readonly mode"))
@@ -387,6 +416,27 @@ impl Session<'_> {
                 Ok(())
             }
         }
+    }
+
+    fn ask_processes(&mut self, start: &Event) {
+        let Some((service, leader)) = self.shell.clone() else { return };
+        let start: ShellStart = start.context_as().unwrap_or_default();
+        self.stopped = start.sync;
+        let (flux, heard) = (self.flux.clone(), self.heard.clone());
+        tokio::spawn(async move {
+            let rows = debugger::processes(&flux, &service, leader).await;
+            // Who has gone does not care.
+            let _ = heard.send(Heard::Processes(rows));
+        });
+    }
+
+    /// Tasks that the debugger has not attached to by then are let go, too.
+    fn show_processes(&self, rows: &[Row]) -> Result<(), Failure> {
+        mpir::show(rows);
+        if self.stopped || self.how.debug_emulate {
+            self.kill(nix::libc::SIGCONT)?;
+        }
+        Ok(())
     }
 
     fn input(&self, service: &str, leader: Nodeid) -> Result<Option<Input>, Failure> {
@@ -529,13 +579,16 @@ impl Session<'_> {
             nix::libc::SIGTSTP => {
                 nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).map_err(Failure::new)?;
             }
-            signum => {
-                let request = job_manager::KillRequest { id: self.id, signum: i64::from(signum) };
-                let answer = self.flux.start::<job_manager::Kill>(Nodeid::ANY, &request)?;
-                complain("kill", answer);
-            }
+            signum => self.kill(signum)?,
         }
         Ok(None)
+    }
+
+    fn kill(&self, signum: i32) -> Result<(), Failure> {
+        let request = job_manager::KillRequest { id: self.id, signum: i64::from(signum) };
+        let answer = self.flux.start::<job_manager::Kill>(Nodeid::ANY, &request)?;
+        complain("kill", answer);
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The commands, one per file; `table.rs` lists them.
 
+pub(crate) mod admin;
 pub(crate) mod alloc;
 pub(crate) mod attr;
 pub(crate) mod batch;
@@ -30,12 +31,14 @@ pub(crate) mod kvs;
 pub(crate) mod logger;
 pub(crate) mod mini;
 pub(crate) mod module;
+pub(crate) mod multi_prog;
 pub(crate) mod overlay;
 pub(crate) mod perilog_run;
 pub(crate) mod pgrep;
 pub(crate) mod ping;
 pub(crate) mod plugin;
 pub(crate) mod pmi;
+pub(crate) mod post_job_event;
 pub(crate) mod proxy;
 pub(crate) mod pstree;
 pub(crate) mod queue;

@@ -55,6 +55,7 @@ macro_rules! commands {
 commands! {
     "R" Optparse cmd::r::R: "Read, generate, and process RFC 20 Resource Set objects.";
     "bench" Builtin cmd::bench::Bench: "Measure how fast this instance is";
+    "admin" Argparse cmd::admin::Admin: "Flux administration subcommands";
     "alloc" Argparse cmd::alloc::Alloc: "Allocate a new instance for interactive use";
     "batch" Argparse cmd::batch::Batch: "Enqueue a batch script";
     "broker" Builtin cmd::broker::Broker: "Run a Flux message broker";
@@ -86,6 +87,7 @@ commands! {
     "lsattr" Builtin cmd::attr::Lsattr: "List broker attributes";
     "mini" Argparse cmd::mini::Mini: "Submit jobs, by the names of old";
     "module" Optparse cmd::module::Module: "Manage Flux extension modules";
+    "multi-prog" Argparse cmd::multi_prog::MultiProg: "Run a parallel program with a different executable and arguments for each task";
     "overlay" Builtin cmd::overlay::Overlay: "Manage overlay network";
     "perilog-run" Argparse cmd::perilog_run::PerilogRun: "Run the prolog or epilog of a job";
     "pgrep" Argparse cmd::pgrep::Pgrep: "Look up jobs by name or range of ids";
@@ -93,6 +95,7 @@ commands! {
     "pkill" Argparse cmd::pgrep::Pkill: "Cancel jobs by name or range of ids";
     "plugin" Argparse cmd::plugin::Plugin: "Make, inspect, check and test plugins";
     "pmi" Builtin cmd::pmi::PmiArgs: "Simple PMI test client";
+    "post-job-event" Argparse cmd::post_job_event::PostJobEvent: "Post an event to a job's eventlog";
     "proxy" Builtin cmd::proxy::Proxy: "Create proxy environment for Flux instance";
     "pstree" Argparse cmd::pstree::Pstree: "Display job hierarchies";
     "queue" Argparse cmd::queue::Queue: "List and manipulate flux queues";

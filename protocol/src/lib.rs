@@ -21,6 +21,7 @@ pub mod kvs_key;
 pub mod layout;
 pub mod message;
 pub mod payload;
+pub mod proctable;
 pub mod r;
 pub mod real;
 pub mod rpc;

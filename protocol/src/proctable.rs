@@ -1,4 +1,5 @@
 //! The table of a job's processes, for debuggers (MPIR): which task runs where, as which process.
+//! It is what `UID-shell-ID.proctable` answers.
 //!
 //! Lists of numbers and of names are packed: runs and repeats take one entry each.
 
@@ -7,22 +8,22 @@ use serde_json::{Value, json};
 
 /// Columns of the table, one entry for each task.
 #[derive(Debug, Default)]
-pub(crate) struct Proctable {
+pub struct Proctable {
     rows: Vec<Row>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Row {
-    pub(crate) task: i64,
-    pub(crate) host: String,
-    pub(crate) executable: String,
-    pub(crate) pid: i64,
-    pub(crate) broker_rank: i64,
+pub struct Row {
+    pub task: i64,
+    pub host: String,
+    pub executable: String,
+    pub pid: i64,
+    pub broker_rank: i64,
 }
 
 /// The table as it is sent.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Packed {
+pub struct Packed {
     hosts: Value,
     executables: Value,
     ids: Value,
@@ -41,37 +42,22 @@ struct Run {
 // === impl Proctable ===
 
 impl Proctable {
-    pub(crate) fn push(&mut self, row: Row) {
+    pub fn push(&mut self, row: Row) {
         self.rows.push(row);
     }
 
     /// Add another shell's part. Returns whether it was one.
-    pub(crate) fn merge(&mut self, packed: &Packed) -> bool {
-        let columns = (
-            unpack_names(&packed.hosts),
-            unpack_names(&packed.executables),
-            unpack_numbers(&packed.ids),
-            unpack_numbers(&packed.pids),
-            unpack_numbers(&packed.ranks),
-        );
-        let (Some(hosts), Some(executables), Some(ids), Some(pids), Some(ranks)) = columns else {
-            return false;
-        };
-        let names = hosts.into_iter().zip(executables);
-        let numbers = ids.into_iter().zip(pids.into_iter().zip(ranks));
-        self.rows.extend(names.zip(numbers).map(
-            |((host, executable), (task, (pid, broker_rank)))| Row {
-                task,
-                host,
-                executable,
-                pid,
-                broker_rank,
-            },
-        ));
-        true
+    pub fn merge(&mut self, packed: &Packed) -> bool {
+        match packed.unpack() {
+            Some(rows) => {
+                self.rows.extend(rows);
+                true
+            }
+            None => false,
+        }
     }
 
-    pub(crate) fn pack(&mut self) -> Packed {
+    pub fn pack(&mut self) -> Packed {
         self.rows.sort();
         let numbers = |column: fn(&Row) -> i64| pack_numbers(self.rows.iter().map(column));
         Packed {
@@ -81,6 +67,25 @@ impl Proctable {
             pids: numbers(|row| row.pid),
             ranks: numbers(|row| row.broker_rank),
         }
+    }
+}
+
+// === impl Packed ===
+
+impl Packed {
+    /// The rows, as many as the shortest column has.
+    pub fn unpack(&self) -> Option<Vec<Row>> {
+        let names = unpack_names(&self.hosts)?.into_iter().zip(unpack_names(&self.executables)?);
+        let numbers = unpack_numbers(&self.pids)?.into_iter().zip(unpack_numbers(&self.ranks)?);
+        let rows = unpack_numbers(&self.ids)?.into_iter().zip(names.zip(numbers));
+        let row = |(task, ((host, executable), (pid, broker_rank)))| Row {
+            task,
+            host,
+            executable,
+            pid,
+            broker_rank,
+        };
+        Some(rows.map(row).collect())
     }
 }
 
@@ -255,7 +260,8 @@ mod tests {
         let packed = leader.pack();
         assert_eq!(packed.ids, json!([[0, 3]]));
         assert_eq!(packed.pids, json!([[100, 3]]));
-        assert_eq!(unpack_names(&packed.hosts).unwrap(), ["n0", "n1", "n0", "n1"]);
+        let rows = packed.unpack().unwrap();
+        assert_eq!(rows, [row(0, "n0"), row(1, "n1"), row(2, "n0"), row(3, "n1")]);
         let mut bad = other.pack();
         bad.ids = json!([[0, 1i64 << 40]]);
         assert!(!leader.merge(&bad));

@@ -26,7 +26,6 @@ mod oom;
 mod options;
 mod output;
 mod pmi;
-mod proctable;
 mod rexec;
 mod rlimit;
 mod shell;

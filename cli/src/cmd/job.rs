@@ -7,6 +7,7 @@ use crate::failure::Outcome;
 
 mod attach;
 mod control;
+mod hostpids;
 mod info;
 mod list;
 mod log;
@@ -81,6 +82,8 @@ enum Command {
     Timeleft(info::Timeleft),
     /// List my most recently submitted job id(s)
     Last(ls_id::Last),
+    /// Print a list of host:pid for tasks in a job
+    Hostpids(hostpids::Hostpids),
     /// Purge the oldest inactive jobs
     Purge(purge::Purge),
     /// Tell what a job waits for
@@ -115,6 +118,7 @@ impl JobCommand {
             Command::Taskmap(command) => command.run(context).await,
             Command::Timeleft(command) => command.run(context).await,
             Command::Last(command) => command.run(context).await,
+            Command::Hostpids(command) => command.run(context).await,
             Command::Purge(command) => command.run(context).await,
             Command::Why(command) => command.run(context).await,
         }

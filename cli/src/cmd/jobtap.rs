@@ -6,12 +6,12 @@ use flux_protocol::errno::Errno;
 use flux_protocol::message::Nodeid;
 use flux_protocol::payload::{self, Object};
 use flux_protocol::rpc::job_manager::{self, JobtapRequest, JobtapResponse, NameRequest};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cmd::plugin::{Inspect, Test};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::outln;
+use crate::{outln, settings};
 
 mod stats;
 
@@ -90,7 +90,10 @@ impl Jobtap {
 
 impl Load {
     async fn run(self, flux: &Client) -> Outcome {
-        let conf = (!self.conf.is_empty()).then(|| configuration(&self.conf)).transpose()?;
+        let conf = (!self.conf.is_empty())
+            .then(|| settings::object(&self.conf))
+            .transpose()?
+            .map(Value::Object);
         let request = JobtapRequest {
             load: Some(self.plugin.clone()),
             conf,
@@ -169,45 +172,4 @@ fn failure(error: &RpcError, plugin: &str) -> Failure {
         _ => error.to_string(),
     };
     Failure::new(format_args!("ERROR: {text}"))
-}
-
-/// `a.b=1 c=x` as `{"a":{"b":1},"c":"x"}`: values are JSON where they can be, else text.
-fn configuration(pairs: &[String]) -> Result<Value, Failure> {
-    let mut conf = json!({});
-    for pair in pairs {
-        let (path, value) = pair.split_once('=').ok_or_else(|| {
-            Failure::new(format_args!("ERROR: Missing required value for key {pair}"))
-        })?;
-        let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
-        insert(&mut conf, path, value);
-    }
-    Ok(conf)
-}
-
-fn insert(into: &mut Value, path: &str, value: Value) {
-    if !into.is_object() {
-        *into = json!({});
-    }
-    let Value::Object(table) = into else { return };
-    match path.split_once('.') {
-        None => drop(table.insert(path.to_owned(), value)),
-        Some((key, rest)) => insert(table.entry(key).or_insert(Value::Null), rest, value),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_become_tables_by_the_dots_in_their_names() {
-        let conf = |pairs: &[&str]| {
-            let pairs: Vec<String> = pairs.iter().map(|pair| (*pair).to_owned()).collect();
-            configuration(&pairs).ok()
-        };
-        assert_eq!(conf(&["a.b=1", "a.c=x y"]), Some(json!({"a": {"b": 1, "c": "x y"}})));
-        assert_eq!(conf(&["l=[1,2]", "t=true"]), Some(json!({"l": [1, 2], "t": true})));
-        assert_eq!(conf(&["a=1", "a.b=2"]), Some(json!({"a": {"b": 2}})));
-        assert_eq!(conf(&["novalue"]), None);
-    }
 }

@@ -43,6 +43,7 @@ impl Run {
             show_events: tasks.verbose > 1,
             show_exec: tasks.verbose > 2,
             wait_event,
+            debug_emulate: common.debug_emulate,
             stdin_ranks: common.input.filter(|input| build::names_tasks(input)),
             ..Attach::default()
         };

@@ -7,6 +7,7 @@ use super::env::{self, Variables};
 use super::options::{Common, Dependency};
 use super::{constraint, files, refuse, rlimit, uri};
 use crate::failure::Failure;
+use crate::mpir;
 use crate::when;
 
 /// When a job is told that its time is nearly up, unless it says otherwise.
@@ -54,6 +55,12 @@ impl Common {
         }
         for file in &self.add_file {
             files::add_file(jobspec, file)?;
+        }
+        if self.debug_emulate {
+            mpir::emulate();
+        }
+        if mpir::is_debugged() {
+            jobspec.set_shell_option("stop-tasks-in-exec", json!(1));
         }
         Ok(())
     }

@@ -81,6 +81,9 @@ pub(crate) struct Common {
     /// Do not print jobid to stdout on submission
     #[arg(long)]
     pub quiet: bool,
+    /// As if a debugger ran this command, for tests
+    #[arg(long, hide = true)]
+    pub debug_emulate: bool,
     /// A time limit without unit is in seconds, as it was for `flux mini`.
     #[arg(skip)]
     pub bare_seconds: bool,

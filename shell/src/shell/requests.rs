@@ -4,6 +4,7 @@ use flux_client::{RawPending, Request, RpcError};
 use flux_protocol::errno::Errno;
 use flux_protocol::message::{Message, Nodeid};
 use flux_protocol::payload::{decode_json, encode_json};
+use flux_protocol::proctable::{Packed, Proctable, Row};
 use flux_protocol::rpc::rexec::Io;
 use serde::Deserialize;
 use serde_json::json;
@@ -14,7 +15,6 @@ use super::run::TasksComplete;
 use crate::fatal::Fatal;
 use crate::input::Refusal;
 use crate::output::{Credit, WriteRequest};
-use crate::proctable::{Packed, Proctable, Row};
 use crate::task;
 
 /// How long other shells may take to answer.

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::attach::Attach;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::jobid;
+use crate::{jobid, mpir};
 
 /// Entries that `--tail` without a number shows.
 const TAIL: &str = "10";
@@ -47,6 +47,15 @@ pub(super) struct AttachCommand {
     #[arg(long, value_name = "NUM", num_args = 0..=1, require_equals = true,
           default_missing_value = TAIL)]
     tail: Option<usize>,
+    /// Enable parallel debugger to attach to a running job
+    #[arg(long)]
+    debug: bool,
+    /// As if a debugger were attached, for tests
+    #[arg(long, hide = true)]
+    debug_emulate: bool,
+    /// Accepted: the state of queues is asked for when it is shown
+    #[arg(long, value_name = "SECONDS", hide = true)]
+    queue_check_interval: Option<u32>,
     #[arg(required = true, value_name = "id")]
     id: String,
 }
@@ -55,6 +64,9 @@ impl AttachCommand {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         if self.stdin_ranks.is_some() && self.read_only {
             return Err(Failure::new("Do not use --stdin-ranks with --read-only"));
+        }
+        if self.debug || self.debug_emulate {
+            mpir::emulate();
         }
         let id = jobid::parse(&self.id)?;
         let flux = context.connect().await?;
@@ -69,6 +81,7 @@ impl AttachCommand {
             read_only: self.read_only,
             stdin_ranks: self.stdin_ranks,
             tail: self.tail,
+            debug_emulate: self.debug_emulate,
         };
         attach.run(&flux, id, &self.id).await
     }
