@@ -203,7 +203,12 @@ impl JobList {
 
     // --- methods ---
 
-    fn list(&mut self, _: &Context, request: rpc::ListRequest, call: Call<rpc::ListResponse>) {
+    fn list(
+        &mut self,
+        context: &Context,
+        request: rpc::ListRequest,
+        call: Call<rpc::ListResponse>,
+    ) {
         let limit = match usize::try_from(request.max_entries) {
             Ok(0) => usize::MAX,
             Ok(limit) => limit,
@@ -212,8 +217,9 @@ impl JobList {
                 return call.fail(Failure::new(Errno::EPROTO, text));
             }
         };
+        let queues = context.config().get("queues").and_then(Value::as_object).cloned();
         let constraint = match Constraint::from_request(request.constraint.as_ref()) {
-            Ok(constraint) => constraint,
+            Ok(constraint) => constraint.with_virtual_queues(&queues.unwrap_or_default()),
             Err(text) => {
                 let text = format!("invalid payload: {text}");
                 return call.fail(Failure::new(Errno::EPROTO, text));

@@ -13,5 +13,6 @@ mod instance;
 mod lifecycle;
 mod perilog;
 mod policy;
+mod queues;
 mod replacement;
 mod restart;

@@ -2,7 +2,7 @@
 
 use flux_protocol::hostlist::Hostlist;
 use flux_protocol::idset::Idset;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::job::Job;
 
@@ -47,6 +47,30 @@ impl Constraint {
         match value {
             None | Some(Value::Null) => Ok(Constraint::All(Vec::new())),
             Some(value) => Constraint::parse(value),
+        }
+    }
+
+    /// Jobs of a virtual queue are the parent's as well (RFC 33); `queues` is the configuration.
+    pub(super) fn with_virtual_queues(mut self, queues: &Map<String, Value>) -> Constraint {
+        self.add_virtual_queues(queues);
+        self
+    }
+
+    fn add_virtual_queues(&mut self, queues: &Map<String, Value>) {
+        match self {
+            Constraint::All(parts) | Constraint::Any(parts) | Constraint::Not(parts) => {
+                parts.iter_mut().for_each(|part| part.add_virtual_queues(queues));
+            }
+            Constraint::Queue(names) => {
+                let is_below = |table: &Value| {
+                    let parent = table.get("parent").and_then(Value::as_str);
+                    parent.is_some_and(|parent| names.iter().any(|name| name == parent))
+                };
+                let below = queues.iter().filter(|(_, table)| is_below(table));
+                let below: Vec<String> = below.map(|(name, _)| name.clone()).collect();
+                names.extend(below);
+            }
+            _ => {}
         }
     }
 

@@ -44,6 +44,9 @@ pub(super) struct Queue {
     /// As the last start or stop that is to be remembered left it.
     #[serde(skip)]
     kept: Option<(bool, Option<String>)>,
+    /// The queue that a virtual one is scheduled as a part of; from the configuration.
+    #[serde(skip)]
+    parent: QueueName,
 }
 
 /// A queue in the KVS.
@@ -57,33 +60,40 @@ pub(super) struct Saved {
 
 impl Default for Queue {
     fn default() -> Queue {
-        Queue { enable: true, start: true, disable_reason: None, stop_reason: None, kept: None }
+        Queue {
+            enable: true,
+            start: true,
+            disable_reason: None,
+            stop_reason: None,
+            kept: None,
+            parent: None,
+        }
     }
 }
 
 impl Queues {
     /// Named queues begin stopped, until they are started once; the one without a name runs.
     pub(super) fn from_config(config: &Config) -> Result<Queues, Failure> {
-        let names = match config.get("queues") {
-            None => vec![None],
-            Some(Value::Object(tables)) => tables.keys().cloned().map(Some).collect(),
+        let tables = match config.get("queues") {
+            None => return Ok(Queues { queues: [(None, Queue::default())].into() }),
+            Some(Value::Object(tables)) => tables,
             Some(_) => {
                 return Err(Failure::new(Errno::EINVAL, "queues configuration must be a table"));
             }
         };
-        let queue = |name: &Option<String>| match name {
-            None => Queue::default(),
-            Some(_) => Queue { start: false, ..Queue::default() },
+        let queue = |table: &Value| {
+            let parent = table.get("parent").and_then(Value::as_str).map(str::to_owned);
+            Queue { start: false, parent, ..Queue::default() }
         };
-        let queues = names.into_iter().map(|name| (name.clone(), queue(&name))).collect();
-        Ok(Queues { queues })
+        let queues = tables.iter().map(|(name, table)| (Some(name.clone()), queue(table)));
+        Ok(Queues { queues: queues.collect() })
     }
 
     /// Take over a new configuration; queues that stay keep their state.
     pub(super) fn update(&mut self, mut new: Queues) {
         for (name, queue) in &mut new.queues {
             if let Some(old) = self.queues.get(name) {
-                *queue = old.clone();
+                *queue = Queue { parent: queue.parent.take(), ..old.clone() };
             }
         }
         *self = new;
@@ -93,7 +103,7 @@ impl Queues {
     pub(super) fn restore(&mut self, saved: Vec<Saved>) {
         for Saved { name, queue } in saved {
             if let Some(slot) = self.queues.get_mut(&name) {
-                *slot = queue;
+                *slot = Queue { parent: slot.parent.take(), ..queue };
             }
         }
     }
@@ -117,8 +127,31 @@ impl Queues {
             .collect()
     }
 
+    /// A virtual queue is when its parent is as well.
     pub(super) fn is_started(&self, name: &QueueName) -> bool {
-        self.queues.get(name).is_none_or(|queue| queue.start)
+        self.queues.get(name).is_none_or(|queue| queue.start && self.stopped_above(queue).is_none())
+    }
+
+    /// The name of the parent, where that is stopped.
+    fn stopped_above<'a>(&self, queue: &'a Queue) -> Option<&'a str> {
+        let is_stopped = self.queues.get(&queue.parent).is_some_and(|parent| !parent.start);
+        queue.parent.as_deref().filter(|_| is_stopped)
+    }
+
+    /// What is told of a queue (RFC 33).
+    fn status(&self, queue: &Queue) -> rpc::QueueStatusResponse {
+        let above = self.stopped_above(queue).filter(|_| queue.start);
+        rpc::QueueStatusResponse {
+            enable: queue.enable,
+            start: queue.start && above.is_none(),
+            disable_reason: queue.disable_reason.clone().filter(|_| !queue.enable),
+            stop_reason: match above {
+                Some(parent) => Some(format!("parent queue '{parent}' is stopped")),
+                None => queue.stop_reason.clone().filter(|_| !queue.start),
+            },
+            blocked: above.map(|_| "parent".to_owned()),
+            parent: queue.parent.clone(),
+        }
     }
 
     pub(super) fn is_started_for(&self, job: &Job) -> bool {
@@ -229,12 +262,7 @@ impl JobManager {
             };
             Failure::new(Errno::EINVAL, text)
         })?;
-        Ok(rpc::QueueStatusResponse {
-            enable: queue.enable,
-            start: queue.start,
-            disable_reason: queue.disable_reason.clone().filter(|_| !queue.enable),
-            stop_reason: queue.stop_reason.clone().filter(|_| !queue.start),
-        })
+        Ok(self.queues.status(queue))
     }
 
     /// Take over what the former instance wrote down.

@@ -150,7 +150,8 @@ fn waiting_for_resources(job: &JobInfo, around: &Surroundings) -> Vec<String> {
             queue => format!("queue {queue} is stopped"),
         };
         let reason = queue.stop_reason.as_deref().map(|reason| format!(": {reason}"));
-        let remedy = match job.str("queue") {
+        let above = queue.parent.as_deref().filter(|_| queue.blocked.is_some());
+        let remedy = match above.unwrap_or(job.str("queue")) {
             "" => "; `flux queue start' lets its jobs run".to_owned(),
             queue => format!("; `flux queue start {queue}' lets its jobs run"),
         };
@@ -252,6 +253,8 @@ mod tests {
             start,
             disable_reason: None,
             stop_reason: reason.map(str::to_owned),
+            blocked: None,
+            parent: None,
         }
     }
 

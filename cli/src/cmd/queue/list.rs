@@ -237,6 +237,8 @@ impl Row for Queue<'_> {
         };
         let color = |on: bool| Value::from(if on { "\x1b[01;32m" } else { "\x1b[01;31m" });
         let (enabled, started) = (self.status.enable, self.status.start);
+        // Started, and yet not scheduled until its parent is started.
+        let paused = self.status.blocked.as_deref() == Some("parent");
         match name {
             "queue" => Value::from(self.name.as_str()),
             "queuem" if self.is_default && !self.name.is_empty() => {
@@ -245,6 +247,10 @@ impl Row for Queue<'_> {
             "queuem" => Value::from(self.name.as_str()),
             "parent" => Value::from(self.parent.as_str()),
             "submission" => Value::from(if enabled { "enabled" } else { "disabled" }),
+            "scheduling" if paused => Value::from("stopped (parent)"),
+            "started" if paused => Value::from(if term::is_utf8() { "⏸" } else { "p" }),
+            "started.ascii" if paused => Value::from("p"),
+            "color_started" if paused => Value::from("\x1b[01;33m"),
             "scheduling" => Value::from(if started { "started" } else { "stopped" }),
             "enabled" => Value::from(mark(enabled)),
             "started" => Value::from(mark(started)),
