@@ -1,5 +1,8 @@
 //! `kill -9` of a broker at any time: every job id that was handed out is there afterwards, in a
 //! state that its eventlog allows, and ends.
+//!
+//! Every instant is drawn from a seed, which is printed. `FLUX_TEST_CRASH_CYCLES` and
+//! `FLUX_TEST_CRASH_SEED` ask for more, or for the same again.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -20,6 +23,13 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::instance::{PATIENCE, run, simulated};
+
+const CYCLES: &str = "FLUX_TEST_CRASH_CYCLES";
+const SEED: &str = "FLUX_TEST_CRASH_SEED";
+const DEFAULT_CYCLES: u64 = 5;
+/// Of the random delay before the death, in milliseconds.
+const DURING_START: u64 = 800;
+const UNDER_LOAD: u64 = 1000;
 
 /// A broker process whose state lasts.
 struct Broker {
@@ -146,37 +156,58 @@ async fn submit_until_it_is_gone(mut client: Client) -> Vec<JobId> {
 
 #[test]
 fn no_job_id_that_was_handed_out_is_lost_when_the_broker_is_killed() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let cycles = number(CYCLES).unwrap_or(DEFAULT_CYCLES);
+    let seed = number(SEED).unwrap_or(7);
+    eprintln!("{SEED}={seed} {CYCLES}={cycles}");
+    let mut random = Random(seed);
     run(async {
         let dir = tempfile::tempdir().unwrap();
         let mut ids = Vec::new();
-        for delay in [30, 170, 400, 900] {
+        let mut in_the_start = 0;
+        for _ in 0..cycles {
             let mut broker = Broker::start(dir.path(), false);
-            let client = broker.connect().await;
+            if random.below(5) == 0 {
+                tokio::time::sleep(Duration::from_millis(random.below(DURING_START))).await;
+                broker.kill();
+                in_the_start += 1;
+                continue;
+            }
+            let mut client = broker.connect().await;
+            // Death may come while the jobs of the life before end.
+            client.send::<job_manager::RaiseAll>(&cancel_all()).await.unwrap();
+            let delay = Duration::from_millis(random.below(UNDER_LOAD));
             let kill = async {
-                tokio::time::sleep(Duration::from_millis(delay)).await;
+                tokio::time::sleep(delay).await;
                 broker.kill();
             };
             let (given, ()) = tokio::join!(submit_until_it_is_gone(client), kill);
             ids.extend(given);
         }
+        eprintln!("{cycles} deaths, {in_the_start} of them in the start; {} ids", ids.len());
         assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "an id was given twice");
+        assert!(!ids.is_empty());
         let mut broker = Broker::start(dir.path(), false);
         let mut client = broker.connect().await;
-        // Those that last for ever and had not begun to run are still to be ended.
-        let cancel = job_manager::RaiseAllRequest {
-            dry_run: false,
-            userid: job_manager::ANY_USER,
-            states: 2 | 4 | 8 | 16,
-            severity: 0,
-            kind: "cancel".to_owned(),
-            note: None,
-        };
-        client.rpc::<job_manager::RaiseAll>(&cancel).await.unwrap();
+        // Those that last for ever are still to be ended.
+        client.rpc::<job_manager::RaiseAll>(&cancel_all()).await.unwrap();
         client.rpc::<job_manager::Drain>(&Empty).await.unwrap();
         for id in ids {
             assert_ended(&mut client, id).await;
         }
     });
+}
+
+fn cancel_all() -> job_manager::RaiseAllRequest {
+    job_manager::RaiseAllRequest {
+        dry_run: false,
+        userid: job_manager::ANY_USER,
+        // All that have not begun to end.
+        states: 2 | 4 | 8 | 16,
+        severity: 0,
+        kind: "cancel".to_owned(),
+        note: None,
+    }
 }
 
 /// The eventlog, applied from its beginning, leads to INACTIVE; job-list says so as well.
@@ -234,4 +265,14 @@ fn after_a_crash_nothing_is_taken_or_scheduled_until_an_administrator_says_so() 
         client.rpc::<job_manager::Drain>(&Empty).await.unwrap();
         assert_ended(&mut client, held).await;
     });
+}
+
+/// The same numbers for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) % limit
+    }
 }
