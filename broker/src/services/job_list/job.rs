@@ -80,7 +80,9 @@ pub(super) struct Job {
     pub(super) t_inactive: f64,
     pub(super) result: Option<u32>,
     t_cleanup: f64,
-    jobspec: Value,
+    /// What updates change and attributes are read from, as text: as values, the jobspecs of
+    /// many jobs would take many times the space.
+    jobspec: Box<str>,
     ranks: String,
     nodelist: String,
     dependencies: BTreeSet<String>,
@@ -112,7 +114,7 @@ impl Job {
             t_inactive: 0.0,
             result: None,
             t_cleanup: 0.0,
-            jobspec: Value::Null,
+            jobspec: Box::default(),
             ranks: String::new(),
             nodelist: String::new(),
             dependencies: BTreeSet::new(),
@@ -147,12 +149,19 @@ impl Job {
     }
 
     pub(super) fn set_jobspec(&mut self, json: &str) {
-        self.jobspec = serde_json::from_str(json).unwrap_or(Value::Null);
-        self.read_jobspec();
+        let mut jobspec = serde_json::from_str(json).unwrap_or(Value::Null);
+        let system = jobspec.pointer_mut("/attributes/system").and_then(Value::as_object_mut);
+        if let Some(system) = system {
+            // Most of a jobspec, and nothing that is listed.
+            system.remove("environment");
+            system.remove("files");
+        }
+        self.read_jobspec(jobspec);
     }
 
-    fn read_jobspec(&mut self) {
-        let system = self.jobspec.pointer("/attributes/system").cloned().unwrap_or(Value::Null);
+    fn read_jobspec(&mut self, jobspec: Value) {
+        self.jobspec = jobspec.to_string().into();
+        let system = jobspec.pointer("/attributes/system").cloned().unwrap_or(Value::Null);
         for key in ["cwd", "queue", "project", "bank"] {
             if let Some(text) = system.get(key).and_then(Value::as_str) {
                 self.set(key, text);
@@ -160,11 +169,11 @@ impl Job {
         }
         let duration = system.get("duration").and_then(Value::as_f64).unwrap_or(0.0);
         self.set("duration", duration);
-        if let Some(name) = self.name(&system) {
+        if let Some(name) = name(&jobspec) {
             self.set("name", name);
         }
         let rules = Rules::default();
-        if let Ok(spec) = Jobspec::from_value(self.jobspec.clone(), &rules) {
+        if let Ok(spec) = Jobspec::from_value(jobspec, &rules) {
             if let Ok(ntasks) = spec.ntasks() {
                 self.set("ntasks", ntasks);
             }
@@ -177,14 +186,6 @@ impl Job {
                 self.set("nnodes", count);
             }
         }
-    }
-
-    fn name(&self, system: &Value) -> Option<String> {
-        if let Some(name) = system.pointer("/job/name").and_then(Value::as_str) {
-            return Some(name.to_owned());
-        }
-        let path = self.jobspec.pointer("/tasks/0/command/0").and_then(Value::as_str)?;
-        Some(path.rsplit('/').next().unwrap_or(path).to_owned())
     }
 
     pub(super) fn set_r(&mut self, json: &str) {
@@ -255,12 +256,13 @@ impl Job {
             }
             "flux-restart" => self.back_to_priority(),
             "jobspec-update" => {
+                let mut jobspec = serde_json::from_str(&self.jobspec).unwrap_or(Value::Null);
                 if let Value::Object(updates) = context {
                     for (path, value) in updates {
-                        set_path(&mut self.jobspec, &path, value);
+                        set_path(&mut jobspec, &path, value);
                     }
                 }
-                self.read_jobspec();
+                self.read_jobspec(jobspec);
                 self.back_to_priority();
             }
             "resource-update" => {
@@ -396,6 +398,15 @@ fn merge(into: &mut Value, update: &Value) {
             value => merge(there.entry(key.clone()).or_insert_with(|| json!({})), value),
         }
     }
+}
+
+/// The name that a job was given, else that of its command.
+fn name(jobspec: &Value) -> Option<String> {
+    if let Some(name) = jobspec.pointer("/attributes/system/job/name").and_then(Value::as_str) {
+        return Some(name.to_owned());
+    }
+    let path = jobspec.pointer("/tasks/0/command/0").and_then(Value::as_str)?;
+    Some(path.rsplit('/').next().unwrap_or(path).to_owned())
 }
 
 fn set_path(value: &mut Value, path: &str, new: Value) {
