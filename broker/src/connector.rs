@@ -5,7 +5,6 @@
 //! connection and nothing else.
 
 mod client;
-mod roles;
 mod writer;
 
 use std::cell::{Cell, RefCell};
@@ -20,6 +19,7 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::broker::Broker;
 use crate::config::access::Access;
 use crate::log::Severity;
+use crate::users;
 
 /// The listening socket; dropped, it stops listening. Connections stay until they close.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ fn admit(access: &Access, owner: Userid, userid: Userid) -> Option<Credential> {
         Rolemask::OWNER
     } else if !access.allow_guest_user {
         return None;
-    } else if roles::has(&access.admin, userid) {
+    } else if users::are_among(userid, &access.admin.users, &access.admin.groups) {
         Rolemask::USER.union(Rolemask::ADMIN)
     } else {
         Rolemask::USER

@@ -43,3 +43,4 @@ pub mod trace;
 /// Version of this software, as brokers compare it when they join.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub mod tstat;
+mod users;

@@ -78,6 +78,11 @@ pub trait Service: Sized + 'static {
         None
     }
 
+    /// May this user, who has the role that is asked for, see the statistics?
+    fn shows_stats(&self, _cred: Credential) -> bool {
+        true
+    }
+
     /// Set counters to zero (`stats-clear`).
     fn clear_stats(&mut self) {}
 

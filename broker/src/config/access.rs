@@ -1,5 +1,7 @@
 //! `[access]`: who may connect, and as whom.
 
+use flux_protocol::credential::{Credential, Rolemask};
+
 use super::Config;
 use super::table::{Table, TableError};
 
@@ -34,6 +36,11 @@ impl Access {
         table.finish()?;
         Ok(access)
     }
+
+    /// In private mode guests see of jobs what is their own.
+    pub fn hides_jobs_from(&self, cred: Credential) -> bool {
+        self.private_mode && !cred.rolemask.intersects(Rolemask::OWNER.union(Rolemask::ADMIN))
+    }
 }
 
 fn admin(mut roles: Table<'_>) -> Result<Role, TableError> {
@@ -44,10 +51,4 @@ fn admin(mut roles: Table<'_>) -> Result<Role, TableError> {
     table.finish()?;
     roles.finish()?;
     Ok(role)
-}
-
-impl Role {
-    pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.groups.is_empty()
-    }
 }

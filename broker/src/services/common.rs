@@ -45,6 +45,7 @@ pub(crate) fn dispatch<S: Service>(
     let result = match call.request().topic.method() {
         "ping" => ping(context, call.request()),
         "rusage" => rusage(payload.as_ref()),
+        "stats-get" if !service.shows_stats(call.cred()) => Err(Errno::EPERM.into()),
         "stats-get" => Ok(service.stats(context).unwrap_or_else(|| message_counts(counts))),
         "stats-clear" => {
             service.clear_stats();

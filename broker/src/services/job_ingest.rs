@@ -35,9 +35,18 @@ pub(crate) type Context = crate::context::Context<JobIngest>;
 pub struct JobIngest {
     generator: Generator,
     pipeline: Pipeline,
+    /// Pipelines of new configurations that are being loaded, and what is to go through the last.
+    reloads: Reloads,
     batch: Batch,
     verifier: signature::Verifier,
     shutdown: bool,
+}
+
+#[derive(Debug, Default)]
+struct Reloads {
+    begun: u64,
+    done: u64,
+    waiting: Vec<(request::Request, Call<rpc::SubmitResponse>)>,
 }
 
 impl Service for JobIngest {
@@ -49,6 +58,7 @@ impl Service for JobIngest {
         Ok(JobIngest {
             generator: generator(context).await?,
             pipeline: Pipeline::load(context).await?,
+            reloads: Reloads::default(),
             batch: Batch::default(),
             verifier: signature::Verifier::default(),
             shutdown: false,
@@ -66,11 +76,20 @@ impl Service for JobIngest {
         pipeline::check(config)?;
         let (loading, after) = (context.clone(), context.clone());
         let config = config.clone();
+        self.reloads.begun += 1;
+        let number = self.reloads.begun;
         context.spawn(
             async move { Pipeline::load_from(&loading, &config).await },
-            move |ingest: &mut JobIngest, result| match result {
-                Ok(pipeline) => ingest.pipeline = pipeline,
-                Err(failure) => after.log(Severity::Err, failure.to_string()),
+            move |ingest: &mut JobIngest, result| {
+                // Of two that overlap the later counts, whichever is loaded first.
+                let is_last = number > ingest.reloads.done;
+                ingest.reloads.done = ingest.reloads.done.max(number);
+                match result {
+                    Ok(pipeline) if is_last => ingest.pipeline = pipeline,
+                    Ok(_) => {}
+                    Err(failure) => after.log(Severity::Err, failure.to_string()),
+                }
+                ingest.reloaded(&after);
             },
         );
         Ok(())
@@ -151,10 +170,31 @@ impl JobIngest {
             Ok(request) => request,
             Err(failure) => return call.fail(failure),
         };
-        if self.pipeline.is_empty_for(&request) {
-            return self.accept(context, request, call);
+        self.judge(context, request, call);
+    }
+
+    /// What comes after a new configuration is judged by it, and waits until that can be done.
+    fn judge(
+        &mut self,
+        context: &Context,
+        request: request::Request,
+        call: Call<rpc::SubmitResponse>,
+    ) {
+        if self.reloads.done < self.reloads.begun {
+            self.reloads.waiting.push((request, call));
+        } else if self.pipeline.is_empty_for(&request) {
+            self.accept(context, request, call);
+        } else {
+            self.pipeline.submit(context, request, call);
         }
-        self.pipeline.submit(context, request, call);
+    }
+
+    fn reloaded(&mut self, context: &Context) {
+        if self.reloads.done == self.reloads.begun {
+            for (request, call) in std::mem::take(&mut self.reloads.waiting) {
+                self.judge(context, request, call);
+            }
+        }
     }
 
     /// The plugins have nothing against it.

@@ -7,6 +7,7 @@ mod stats;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
+use flux_protocol::credential::{Credential, Userid};
 use flux_protocol::errno::Errno;
 use flux_protocol::eventlog::Event;
 use flux_protocol::failure::Failure;
@@ -18,6 +19,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::call::{Call, Calls, Sender};
+use crate::config::Config;
+use crate::config::access::Access;
 use crate::methods::Methods;
 use crate::service::Service;
 use constraint::Constraint;
@@ -38,6 +41,7 @@ pub struct JobList {
     stats_watchers: Calls<rpc::Stats, ()>,
     purged: u64,
     paused: Option<Vec<job_manager::JournalResponse>>,
+    access: Access,
 }
 
 impl Service for JobList {
@@ -49,7 +53,8 @@ impl Service for JobList {
         context.subscribe("job-purge-inactive");
         let request = job_manager::JournalRequest { full: true, ..Default::default() };
         let mut journal = context.handle().stream::<job_manager::Journal>(Nodeid::ANY, &request)?;
-        let mut list = JobList::default();
+        let access = Access::parse(&context.config())?;
+        let mut list = JobList { access, ..JobList::default() };
         // The past comes first, and ends with a response for no job.
         loop {
             let response = journal.next().await?;
@@ -94,6 +99,15 @@ impl Service for JobList {
     fn disconnect(&mut self, _: &Context, sender: &Sender) {
         self.waiting.disconnect(sender);
         self.stats_watchers.disconnect(sender);
+    }
+
+    fn configure(&mut self, _: &Context, config: &Config) -> Result<(), Failure> {
+        self.access = Access::parse(config)?;
+        Ok(())
+    }
+
+    fn shows_stats(&self, cred: Credential) -> bool {
+        !self.access.hides_jobs_from(cred)
     }
 
     fn stats(&self, _: &Context) -> Option<Value> {
@@ -181,16 +195,33 @@ impl JobList {
             request.id == id && request.state.is_none_or(|state| job.has_reached(state))
         });
         for (call, request) in ready {
-            match job.select(&request.attrs) {
-                Ok(job) => call.reply(&rpc::ListIdResponse { job }),
-                Err(failure) => call.fail(failure),
-            }
+            let shown = self.show(job, call.cred(), &request.attrs);
+            call.finish(shown);
         }
         if !self.stats_watchers.is_empty() {
             let stats = stats::count(self.jobs.values(), self.purged);
             for (call, ()) in self.stats_watchers.iter() {
-                call.send(&stats);
+                if self.shows_stats(call.cred()) {
+                    call.send(&stats);
+                }
             }
+        }
+    }
+
+    fn is_shown(&self, job: &Job, cred: Credential) -> bool {
+        cred.authorizes(Userid(job.userid)) || !self.access.hides_jobs_from(cred)
+    }
+
+    /// ENOENT for a job that this user may not see, as if there were none.
+    fn show(
+        &self,
+        job: &Job,
+        cred: Credential,
+        attrs: &[String],
+    ) -> Result<rpc::ListIdResponse, Failure> {
+        match self.is_shown(job, cred) {
+            true => Ok(rpc::ListIdResponse { job: job.select(attrs)? }),
+            false => Err(Errno::ENOENT.into()),
         }
     }
 
@@ -228,7 +259,7 @@ impl JobList {
         let matching = self
             .in_order()
             .filter(|job| request.since <= 0.0 || job.is_since(request.since))
-            .filter(|job| constraint.matches(job))
+            .filter(|job| self.is_shown(job, call.cred()) && constraint.matches(job))
             .take(limit);
         let mut jobs = Vec::new();
         let mut version = Some(1);
@@ -256,9 +287,11 @@ impl JobList {
         request: rpc::ListIdRequest,
         call: Call<rpc::ListIdResponse>,
     ) {
+        let is_ready = |job: &Job| request.state.is_none_or(|state| job.has_reached(state));
         match self.jobs.get(&request.id) {
-            Some(job) if request.state.is_none_or(|state| job.has_reached(state)) => {
-                call.finish(job.select(&request.attrs).map(|job| rpc::ListIdResponse { job }));
+            Some(job) if is_ready(job) || !self.is_shown(job, call.cred()) => {
+                let shown = self.show(job, call.cred(), &request.attrs);
+                call.finish(shown);
             }
             Some(_) => self.waiting.insert(call, request),
             None => call.fail(Errno::ENOENT),
@@ -275,6 +308,9 @@ impl JobList {
     }
 
     fn job_stats(&mut self, _: &Context, _: Empty, call: Call<rpc::Stats>) {
+        if !self.shows_stats(call.cred()) {
+            return call.fail(Errno::EPERM);
+        }
         let stats = stats::count(self.jobs.values(), self.purged);
         if call.is_streaming() {
             call.send(&stats);

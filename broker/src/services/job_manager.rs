@@ -12,7 +12,7 @@
 //! | [`alloc`], [`admission`], [`start`] | the scheduler's and the execution's protocol |
 //! | [`plugins`], [`facts`], [`effects`] | policy: what plugins are told, and what they want |
 //! | [`commands`], [`housekeeping`], [`bulk`] | programs that run before and after jobs |
-//! | [`queues`] | named queues, enable and start |
+//! | [`queues`], `queue_access` | named queues, enable and start; whose jobs they take |
 //! | [`journal`] | events for job-list and others |
 //! | [`restart`], [`purge`] | what lasts, and what does not |
 //! | `raise`, `kill`, `urgency`, `update`, `memo`, `wait`, `list`, `drain` | requests |
@@ -32,6 +32,7 @@ pub mod list;
 pub mod memo;
 pub mod plugins;
 pub mod purge;
+mod queue_access;
 pub mod queues;
 pub mod raise;
 pub mod restart;
@@ -46,6 +47,7 @@ mod waiting;
 use std::collections::HashMap;
 use std::time::SystemTime;
 
+use flux_protocol::credential::Credential;
 use flux_protocol::errno::Errno;
 use flux_protocol::eventlog::Event;
 use flux_protocol::failure::Failure;
@@ -56,6 +58,7 @@ use serde::Serialize;
 
 use crate::call::Sender;
 use crate::config::Config;
+use crate::config::access::Access;
 use crate::log::Severity;
 use crate::methods::Methods;
 use crate::service::Service;
@@ -80,6 +83,7 @@ pub struct JobManager {
     drain: drain::Drain,
     commands: commands::Commands,
     housekeeping: housekeeping::Housekeeping,
+    access: Access,
 }
 
 impl Service for JobManager {
@@ -95,13 +99,14 @@ impl Service for JobManager {
             alloc: alloc::Alloc::default(),
             start: start::Start::default(),
             plugins: plugins::Plugins::load(context).await?,
-            queues: queues::Queues::from_config(&context.config())?,
+            queues: queues::Queues::from_config(&context.config(), context.broker().owner().0)?,
             journal: journal::Journal::new(&context.config()),
             purge: purge::Purge::from_config(&context.config())?,
             wait: wait::Wait::default(),
             drain: drain::Drain::default(),
             commands: commands::Commands::default(),
             housekeeping: housekeeping::Housekeeping::from_config(&context.config())?,
+            access: Access::parse(&context.config())?,
         };
         restart::restore(&mut manager, context).await?;
         manager.purge_periodically(context);
@@ -170,9 +175,10 @@ impl Service for JobManager {
     }
 
     fn configure(&mut self, context: &Context, config: &Config) -> Result<(), Failure> {
-        let queues = queues::Queues::from_config(config)?;
+        let queues = queues::Queues::from_config(config, context.broker().owner().0)?;
         let purge = purge::Purge::from_config(config)?;
         let housekeeping = housekeeping::Housekeeping::from_config(config)?;
+        self.access = Access::parse(config)?;
         self.housekeeping.update(housekeeping);
         self.queues.update(queues);
         self.purge.update(purge);
@@ -180,6 +186,10 @@ impl Service for JobManager {
         self.plugins_configure(context, config);
         self.alloc_all(context);
         Ok(())
+    }
+
+    fn shows_stats(&self, cred: Credential) -> bool {
+        !self.access.hides_jobs_from(cred)
     }
 
     fn stats(&self, _: &Context) -> Option<serde_json::Value> {

@@ -3,9 +3,11 @@
 
 mod instance {
     mod access;
+    mod captured;
     mod cost;
     mod host;
     mod jobs;
     mod perilog;
+    mod private;
     mod requests;
 }

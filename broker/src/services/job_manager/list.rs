@@ -77,8 +77,12 @@ impl JobManager {
         &mut self,
         _: &Context,
         _: Empty,
-        _: &Sender,
+        sender: &Sender,
     ) -> Result<rpc::GetinfoResponse, Failure> {
+        // The id of the last job tells when and where somebody submitted.
+        if self.access.hides_jobs_from(sender.cred) {
+            return Err(Errno::EPERM.into());
+        }
         Ok(rpc::GetinfoResponse { max_jobid: self.max_jobid.0 })
     }
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::job::Job;
+use super::queue_access::Admission;
 use super::waiting::QueueName;
 use super::{Context, JobManager};
 use crate::call::{Call, Sender};
@@ -31,6 +32,7 @@ pub(super) const SAFE_MODE: &str = "Flux is in safe mode due to an incomplete sh
 pub struct Queues {
     /// The queue without a name, or the named ones.
     queues: BTreeMap<Option<String>, Queue>,
+    admission: Admission,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -73,9 +75,10 @@ impl Default for Queue {
 
 impl Queues {
     /// Named queues begin stopped, until they are started once; the one without a name runs.
-    pub(super) fn from_config(config: &Config) -> Result<Queues, Failure> {
+    pub(super) fn from_config(config: &Config, owner: u32) -> Result<Queues, Failure> {
+        let admission = Admission::from_config(config, owner)?;
         let tables = match config.get("queues") {
-            None => return Ok(Queues { queues: [(None, Queue::default())].into() }),
+            None => return Ok(Queues { queues: [(None, Queue::default())].into(), admission }),
             Some(Value::Object(tables)) => tables,
             Some(_) => {
                 return Err(Failure::new(Errno::EINVAL, "queues configuration must be a table"));
@@ -86,7 +89,7 @@ impl Queues {
             Queue { start: false, parent, ..Queue::default() }
         };
         let queues = tables.iter().map(|(name, table)| (Some(name.clone()), queue(table)));
-        Ok(Queues { queues: queues.collect() })
+        Ok(Queues { queues: queues.collect(), admission })
     }
 
     /// Take over a new configuration; queues that stay keep their state.
@@ -158,9 +161,17 @@ impl Queues {
         self.is_started(&queue_of(job))
     }
 
-    /// May a job be submitted to this queue? The text says why not.
-    pub(super) fn check_submit(&self, name: Option<&str>) -> Result<(), String> {
-        let name = name.map(str::to_owned);
+    /// May this user submit a job to this queue? The text says why not.
+    pub(super) fn check_submit(&self, userid: u32, name: Option<&str>) -> Result<(), String> {
+        self.check_user(userid, name)?;
+        self.check_enabled(name.map(str::to_owned))
+    }
+
+    pub(super) fn check_user(&self, userid: u32, name: Option<&str>) -> Result<(), String> {
+        self.admission.check(userid, name)
+    }
+
+    fn check_enabled(&self, name: QueueName) -> Result<(), String> {
         match self.queues.get(&name) {
             Some(Queue { enable: true, .. }) => Ok(()),
             Some(queue) => {

@@ -54,7 +54,7 @@ impl JobManager {
         job.urgency = new.urgency;
         job.flags = new.flags;
         job.t_submit = new.t_submit;
-        self.queues.check_submit(queues::queue_of(&job).as_deref())?;
+        self.queues.check_submit(job.userid, queues::queue_of(&job).as_deref())?;
         Ok(job)
     }
 

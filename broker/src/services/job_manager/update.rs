@@ -27,6 +27,12 @@ impl JobManager {
             let text = "guests may only update their own jobs";
             return call.fail(Failure::new(Errno::EPERM, text));
         }
+        if let Some(queue) = request.updates.get("attributes.system.queue")
+            && !call.cred().is_owner()
+            && let Err(text) = self.queues.check_user(job.userid, queue.as_str())
+        {
+            return call.fail(Failure::new(Errno::EPERM, text));
+        }
         let id = request.id;
         let cred = call.cred();
         self.plugins_update(context, id, cred, request.updates, move |manager, context, result| {

@@ -9,12 +9,13 @@ use flux_protocol::credential::{Credential, Rolemask, Userid};
 use serde_json::json;
 
 use super::host::{Instance, ask};
-use super::requests;
+use super::{captured, requests};
 
 #[test]
 fn guests_connect_when_they_may_and_are_who_the_kernel_says() {
     let config = "[access]\nallow-guest-user = true\nallow-root-owner = true\n";
     let Some(instance) = Instance::start(config) else { return };
+    captured::a_guest_is_told_what_a_real_flux_tells_him(&instance);
     requests::guests_are_refused_what_is_the_owners_and_nothing_else(&instance);
 
     // What a guest says of himself is overwritten.
@@ -81,6 +82,7 @@ fn guests_connect_when_they_may_and_are_who_the_kernel_says() {
         .host
         .write("/etc/flux/system/conf.d/system.toml", "[access]\nallow-guest-user = false\n");
     instance.flux(FLUX, &["config", "reload"]).assert_success();
+    captured::a_guest_is_sent_away_as_by_a_real_flux(&instance);
     let outcome = instance.flux(ALICE, &["uptime"]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.stderr.contains("Operation not permitted"), "{outcome:?}");
