@@ -87,13 +87,17 @@ impl Capture {
     }
 }
 
-/// The signed jobspec with the captures' placeholders of directories filled in.
+/// The signed jobspec with the captures' placeholders of directories filled in, and without the
+/// resource limits: a machine whose own are lower says so in the output.
 fn moved(signed: &str, directory: &Path) -> String {
     let parts: Vec<&str> = signed.split('.').collect();
     let json = String::from_utf8(STANDARD.decode(parts[1]).unwrap()).unwrap();
     let json = json.replace("$CWD", directory.to_str().unwrap());
     let json = json.replace("$PREFIX", directory.to_str().unwrap());
-    format!("{}.{}.{}", parts[0], STANDARD.encode(json), parts[2])
+    let mut jobspec: Value = serde_json::from_str(&json).unwrap();
+    let options = jobspec.pointer_mut("/attributes/system/shell/options").unwrap();
+    options.as_object_mut().unwrap().remove("rlimit");
+    format!("{}.{}.{}", parts[0], STANDARD.encode(jobspec.to_string()), parts[2])
 }
 
 impl Shells {
