@@ -15,6 +15,7 @@ pub mod handle;
 pub mod instance;
 pub mod inventory;
 pub mod job_record;
+mod jpath;
 pub mod log;
 pub mod mailbox;
 pub mod methods;

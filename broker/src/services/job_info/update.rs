@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::{Context, JobInfo, authorize, kvs_read};
 use crate::call::Call;
 use crate::handle::Handle;
+use crate::jpath;
 
 impl JobInfo {
     pub(super) fn update_lookup(
@@ -147,24 +148,11 @@ fn apply(key: &str, value: &mut Value, event: &Event) -> bool {
     let Ok(updates) = event.context_as::<Map<String, Value>>() else { return false };
     for (path, new) in updates {
         match key {
-            "R" => set_path(value, &format!("execution.{path}"), new),
-            _ => set_path(value, &path, new),
+            "R" => jpath::set(value, &format!("execution.{path}"), new),
+            _ => jpath::set(value, &path, new),
         }
     }
     true
-}
-
-fn set_path(value: &mut Value, path: &str, new: Value) {
-    let Some(object) = value.as_object_mut() else { return };
-    match path.split_once('.') {
-        None => {
-            object.insert(path.to_owned(), new);
-        }
-        Some((key, rest)) => {
-            let inner = object.entry(key.to_owned()).or_insert_with(|| Value::Object(Map::new()));
-            set_path(inner, rest, new);
-        }
-    }
 }
 
 fn parse(text: &str) -> Result<Value, Failure> {

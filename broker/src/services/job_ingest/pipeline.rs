@@ -16,6 +16,7 @@ use crate::call::Call;
 use crate::config::Config;
 use crate::handle::Handle;
 use crate::job_record;
+use crate::jpath;
 use crate::log::Severity;
 use crate::plugin::types::{Edit, Submission, Verdict};
 use crate::plugin::{Kind, Plugin, PluginHost, PluginSpec, SharedJobs, as_known};
@@ -321,7 +322,7 @@ fn apply(request: &mut Request, edit: Edit) -> Result<(), (Errno, String)> {
         Edit::Update(updates) => {
             for (path, json) in updates {
                 let value: Value = serde_json::from_str(&json).map_err(bad)?;
-                set_path(&mut request.jobspec, &path, value);
+                jpath::set_or_remove(&mut request.jobspec, &path, value);
                 request.changed = true;
             }
         }
@@ -329,30 +330,13 @@ fn apply(request: &mut Request, edit: Edit) -> Result<(), (Errno, String)> {
             let mut new: Value = serde_json::from_str(&json).map_err(bad)?;
             let environment = request.jobspec.pointer("/attributes/system/environment").cloned();
             if let Some(environment) = environment {
-                set_path(&mut new, "attributes.system.environment", environment);
+                jpath::set(&mut new, "attributes.system.environment", environment);
             }
             request.jobspec = new;
             request.changed = true;
         }
     }
     Ok(())
-}
-
-/// Set, or with null remove, what stands at a dotted path.
-fn set_path(value: &mut Value, path: &str, new: Value) {
-    let Some(object) = value.as_object_mut() else { return };
-    match path.split_once('.') {
-        None if new.is_null() => {
-            object.remove(path);
-        }
-        None => {
-            object.insert(path.to_owned(), new);
-        }
-        Some((key, rest)) => {
-            let inner = object.entry(key.to_owned()).or_insert_with(|| Value::Object(Map::new()));
-            set_path(inner, rest, new);
-        }
-    }
 }
 
 async fn ask_feasibility(handle: &Handle, request: &Request) -> Result<(), Failure> {

@@ -11,6 +11,8 @@ use flux_protocol::r::ResourceSet;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::jpath;
+
 /// Names of the attributes that can be asked for.
 pub(super) const ATTRS: &[&str] = &[
     "userid",
@@ -259,7 +261,7 @@ impl Job {
                 let mut jobspec = serde_json::from_str(&self.jobspec).unwrap_or(Value::Null);
                 if let Value::Object(updates) = context {
                     for (path, value) in updates {
-                        set_path(&mut jobspec, &path, value);
+                        jpath::set(&mut jobspec, &path, value);
                     }
                 }
                 self.read_jobspec(jobspec);
@@ -350,7 +352,7 @@ impl Job {
 
     fn annotate(&mut self, update: &Value) {
         let mut annotations = self.attrs.remove("annotations").unwrap_or_else(|| json!({}));
-        merge(&mut annotations, update);
+        jpath::annotate(&mut annotations, update);
         if annotations.as_object().is_some_and(|object| !object.is_empty()) {
             self.set("annotations", annotations);
         }
@@ -385,21 +387,6 @@ fn number(context: &Value, key: &str) -> Option<u32> {
     u32::try_from(context.get(key)?.as_u64()?).ok()
 }
 
-fn merge(into: &mut Value, update: &Value) {
-    let (Value::Object(there), Value::Object(new)) = (&mut *into, update) else {
-        *into = update.clone();
-        return;
-    };
-    for (key, value) in new {
-        match value {
-            Value::Null => {
-                there.remove(key);
-            }
-            value => merge(there.entry(key.clone()).or_insert_with(|| json!({})), value),
-        }
-    }
-}
-
 /// The name that a job was given, else that of its command.
 fn name(jobspec: &Value) -> Option<String> {
     if let Some(name) = jobspec.pointer("/attributes/system/job/name").and_then(Value::as_str) {
@@ -407,16 +394,4 @@ fn name(jobspec: &Value) -> Option<String> {
     }
     let path = jobspec.pointer("/tasks/0/command/0").and_then(Value::as_str)?;
     Some(path.rsplit('/').next().unwrap_or(path).to_owned())
-}
-
-fn set_path(value: &mut Value, path: &str, new: Value) {
-    let Some(object) = value.as_object_mut() else { return };
-    match path.split_once('.') {
-        None => {
-            object.insert(path.to_owned(), new);
-        }
-        Some((key, rest)) => {
-            set_path(object.entry(key.to_owned()).or_insert_with(|| json!({})), rest, new);
-        }
-    }
 }

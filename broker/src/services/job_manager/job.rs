@@ -20,6 +20,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::jpath;
+
 /// RFC 21 states; the number of a state is its bit in masks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
@@ -436,7 +438,7 @@ impl Job {
     /// Update annotations recursively; null removes (RFC 27).
     pub fn annotate(&mut self, update: &Value) {
         let annotations = self.annotations.get_or_insert_with(|| Value::Object(Map::new()));
-        merge(annotations, update);
+        jpath::annotate(annotations, update);
         if annotations.as_object().is_some_and(Map::is_empty) {
             self.annotations = None;
         }
@@ -452,7 +454,7 @@ impl Job {
         let error = |error| ApplyError::Context { event: event.name.clone(), error };
         let mut jobspec: Value = serde_json::from_str(self.jobspec.get()).map_err(error)?;
         for (path, value) in updates {
-            set_path(&mut jobspec, &path, value);
+            jpath::set(&mut jobspec, &path, value);
         }
         self.jobspec = Rc::from(serde_json::value::to_raw_value(&jobspec).map_err(error)?);
         Ok(())
@@ -463,7 +465,7 @@ impl Job {
         let error = |error| ApplyError::Context { event: event.name.clone(), error };
         if let (Some(expiration), Some(r)) = (expiration, &self.r) {
             let mut value: Value = serde_json::from_str(r.get()).map_err(error)?;
-            set_path(&mut value, "execution.expiration", expiration.into());
+            jpath::set(&mut value, "execution.expiration", expiration.into());
             self.r = Some(Rc::from(serde_json::value::to_raw_value(&value).map_err(error)?));
         }
         Ok(())
@@ -532,40 +534,4 @@ fn context<'a, T: Deserialize<'a>>(event: &'a Event) -> Result<T, ApplyError> {
     let text = event.context.as_ref().map_or("{}", |context| context.get());
     serde_json::from_str(text)
         .map_err(|error| ApplyError::Context { event: event.name.clone(), error })
-}
-
-fn merge(into: &mut Value, update: &Value) {
-    let (Value::Object(there), Value::Object(new)) = (&mut *into, update) else {
-        *into = update.clone();
-        return;
-    };
-    for (key, value) in new {
-        if value.is_null() {
-            there.remove(key);
-            continue;
-        }
-        let slot = there.entry(key.clone()).or_insert_with(|| Value::Object(Map::new()));
-        merge(slot, value);
-        if slot.as_object().is_some_and(Map::is_empty) {
-            there.remove(key);
-        }
-    }
-}
-
-/// Set a value at a dotted path, making the objects on the way.
-pub fn set_path(value: &mut Value, path: &str, new: Value) {
-    match path.split_once('.') {
-        None => {
-            if let Some(object) = value.as_object_mut() {
-                object.insert(path.to_owned(), new);
-            }
-        }
-        Some((key, rest)) => {
-            if let Some(object) = value.as_object_mut() {
-                let inner =
-                    object.entry(key.to_owned()).or_insert_with(|| Value::Object(Map::new()));
-                set_path(inner, rest, new);
-            }
-        }
-    }
 }
