@@ -78,7 +78,7 @@ impl Config {
             root.get("sign").ok_or_else(|| wrong("config object not found: sign".into()))?;
         let table = table
             .as_table()
-            .ok_or_else(|| wrong(format!("config error: 'sign' is a {}", table.kind())))?;
+            .ok_or_else(|| wrong(format!("config error: 'sign' is {}", table.kind())))?;
         known_keys(table, &["max-ttl", "default-type", "allowed-types", "munge"])?;
         Ok(Config {
             max_ttl: max_ttl(table)?,

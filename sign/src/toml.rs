@@ -4,7 +4,7 @@
 //!
 //! A parser for all of TOML would be the IMP's largest dependency by far.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 pub type Table = BTreeMap<String, Value>;
@@ -46,13 +46,14 @@ impl Value {
         }
     }
 
+    /// What it is, with an article.
     pub fn kind(&self) -> &'static str {
         match self {
-            Value::Str(_) => "string",
-            Value::Int(_) => "integer",
-            Value::Bool(_) => "boolean",
-            Value::Array(_) => "array",
-            Value::Table(_) => "table",
+            Value::Str(_) => "a string",
+            Value::Int(_) => "an integer",
+            Value::Bool(_) => "a boolean",
+            Value::Array(_) => "an array",
+            Value::Table(_) => "a table",
         }
     }
 }
@@ -70,11 +71,18 @@ pub fn strings(value: &Value) -> Option<Vec<&str>> {
 pub fn parse_into(root: &mut Table, text: &str) -> Result<(), Error> {
     let mut parser = Parser { rest: text.strip_prefix('\u{feff}').unwrap_or(text), line: 1 };
     let mut path: Vec<String> = Vec::new();
+    let mut headers = BTreeSet::new();
     loop {
         parser.skip_blank();
         match parser.peek() {
             None => return Ok(()),
-            Some('[') => path = parser.header()?,
+            Some('[') => {
+                path = parser.header()?;
+                if !headers.insert(path.clone()) {
+                    let name = path.join(".");
+                    return Err(parser.error(format!("table '{name}' begins a second time")));
+                }
+            }
             Some(_) => {
                 let mut keys = path.clone();
                 keys.extend(parser.key()?);
@@ -102,7 +110,7 @@ fn table_at<'a>(root: &'a mut Table, path: &[String]) -> Result<&'a mut Table, S
         let entry = table.entry(key.clone()).or_insert_with(|| Value::Table(Table::new()));
         match entry {
             Value::Table(inner) => table = inner,
-            other => return Err(format!("key '{key}' is a {}, not a table", other.kind())),
+            other => return Err(format!("key '{key}' is {}, not a table", other.kind())),
         }
     }
     Ok(table)
@@ -148,15 +156,19 @@ impl Parser<'_> {
         }
     }
 
-    /// Spaces, comments, ends of lines.
+    /// Spaces, comments, ends of lines. Control characters that TOML has no place for, not even in
+    /// a comment, are left to be refused.
     fn skip_blank(&mut self) {
         loop {
             match self.peek() {
-                Some(' ' | '\t' | '\r' | '\n') => {
+                Some(' ' | '\t' | '\n') => {
+                    self.bump();
+                }
+                Some('\r') if self.rest.starts_with("\r\n") => {
                     self.bump();
                 }
                 Some('#') => {
-                    while !matches!(self.peek(), None | Some('\n')) {
+                    while self.peek().is_some_and(|c| c == '\t' || !c.is_ascii_control()) {
                         self.bump();
                     }
                 }
@@ -209,6 +221,9 @@ impl Parser<'_> {
             self.bump();
             self.skip_spaces();
             path.push(self.key_part()?);
+            if path.len() > MAX_DEPTH {
+                return Err(self.error("too many tables in each other"));
+            }
         }
     }
 
@@ -397,9 +412,15 @@ mod tests {
             "1: strings of several lines are not supported here"
         );
         assert_eq!(error("a = [1, 2\n"), "2: array is not closed");
-        assert_eq!(error("a = 1\n[a]\n"), "2: key 'a' is a integer, not a table");
+        assert_eq!(error("a = 1\n[a]\n"), "2: key 'a' is an integer, not a table");
         assert_eq!(error("[a\n"), "1: expected ']', got '\\n'");
         assert_eq!(error("= 1\n"), "1: invalid key");
+        assert_eq!(error("a = 1 # \u{1}\n"), "1: invalid key");
+        assert_eq!(error("[a]\n[b]\n[a]\n"), "3: table 'a' begins a second time");
+        assert_eq!(
+            error(&format!("a{} = 1\n", ".a".repeat(50))),
+            "1: too many tables in each other"
+        );
         assert_eq!(error("a = 010\n"), "1: invalid value '010'");
         assert_eq!(error("a = \"\\u0000\"\n"), "1: control character in a string");
     }
