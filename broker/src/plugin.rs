@@ -57,6 +57,7 @@ mod known;
 mod ledger;
 mod log_gate;
 mod manifest;
+mod recorder;
 mod rest;
 mod scheduler;
 mod source;
@@ -81,6 +82,7 @@ pub use log_gate::LogSink;
 pub use manifest::{
     Abi, Caller, HOST_ABI, InspectError, Inspection, Kind, LoadOrder, Manifest, Service, inspect,
 };
+pub use recorder::{RecordedStep, Step};
 pub use scheduler::{ResourceStatus, Scheduler, SchedulerEvent};
 pub(crate) use source::hex;
 pub use source::{MODULE_MAX, SourceError};

@@ -18,6 +18,7 @@ mod ingest;
 mod inspect;
 mod recording;
 mod replay;
+mod replay_scheduler;
 mod show;
 
 use std::path::PathBuf;

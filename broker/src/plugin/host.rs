@@ -11,6 +11,7 @@ use super::instance::{KeyValues, Limits, Program};
 use super::jobs::SharedJobs;
 use super::log_gate::{LogGate, LogSink};
 use super::manifest::{InspectError, Inspection, Kind, Manifest, inspect};
+use super::recorder::Recorder;
 use super::scheduler::{Desk, Scheduler, SchedulerEvent};
 use super::source::{self, Source, SourceError};
 use super::spec::PluginSpec;
@@ -360,6 +361,8 @@ impl PluginHost {
             manifest: parts.manifest,
             context: parts.context,
             breaker: parts.breaker,
+            recorder: parts.recorder,
+            clock: 0.0,
             values,
             shared: Arc::default(),
             notices: self.notices.clone(),
@@ -413,6 +416,7 @@ impl PluginHost {
             manifest: manifest.clone(),
             context: self.context(&spec, &granted).map_err(module)?,
             breaker: Breaker::new(spec.patience),
+            recorder: recorder(&spec, kind).map_err(module)?,
         };
         let Source { path, file_name, digest, bundled, .. } = source;
         Ok((parts, PluginFacts { file_name, path, digest, bundled, manifest, spec }))
@@ -606,6 +610,16 @@ impl Plugin {
 
 /// What a plugin asks for and is granted. A bundled plugin is part of the broker and is granted
 /// what it asks for.
+/// Where the calls of a scheduler are recorded, if anywhere.
+fn recorder(spec: &PluginSpec, kind: Kind) -> Result<Option<Recorder>, String> {
+    let Some(path) = &spec.record else { return Ok(None) };
+    if kind != Kind::Scheduler {
+        return Err(format!("record: calls of a {kind} plugin are not recorded, its jobs are"));
+    }
+    let opened = Recorder::open(path);
+    opened.map(Some).map_err(|error| format!("record: {}: {error}", path.display()))
+}
+
 fn grant(manifest: &Manifest, spec: &PluginSpec, bundled: bool) -> Result<Vec<String>, String> {
     let grants = if bundled { &manifest.capabilities } else { &spec.caps };
     meet(&manifest.capabilities, grants)

@@ -286,6 +286,11 @@ impl Instance {
         })
     }
 
+    /// The plugin's clock during the last call.
+    pub(super) fn clock(&self) -> f64 {
+        self.store.data().now
+    }
+
     /// Highest linear memory so far, bytes.
     pub(super) fn peak_memory(&self) -> usize {
         self.store.data().memory

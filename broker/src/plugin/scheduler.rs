@@ -8,10 +8,11 @@
 use super::fault::CallError;
 use super::host::Plugin;
 use super::ledger::{Ledger, LedgerError};
+use super::recorder::{Step, ready};
 use super::v1::types::{
-    Change, Decision, Depth, Effect, ExpirationRequest, FeasibilityRequest, Job, JobId, Refusal,
+    Change, Decision, Depth, Effect, ExpirationRequest, FeasibilityRequest, Job, JobId, Pass,
+    Refusal,
 };
-use super::v1::{Exports, OfKind, TypedFunc};
 use super::worker::{Request, Worker};
 use flux_protocol::r::ResourceSet as R;
 use std::collections::HashMap;
@@ -101,6 +102,8 @@ pub(super) enum DeskRequest {
     Feasibility(Box<Job>, String, oneshot::Sender<Result<(), Refusal>>),
     Expiration(JobId, f64, oneshot::Sender<Result<(), Refusal>>),
     Status(oneshot::Sender<ResourceStatus>),
+    /// One call of a recording.
+    Step(Box<Step>, oneshot::Sender<Result<Pass, CallError>>),
 }
 
 // === impl Scheduler ===
@@ -161,6 +164,16 @@ impl Scheduler {
         expiration: f64,
     ) -> Result<Result<(), Refusal>, CallError> {
         self.plugin.ask(|reply| Request::Desk(DeskRequest::Expiration(id, expiration, reply))).await
+    }
+
+    /// Makes one call of a recording; the books have no part in it.
+    ///
+    /// # Errors
+    ///
+    /// The call failed.
+    pub async fn replay(&self, step: Step) -> Result<Vec<Decision>, CallError> {
+        let asked = |reply| Request::Desk(DeskRequest::Step(Box::new(step), reply));
+        Ok(self.plugin.ask(asked).await??.decisions)
     }
 
     /// The books. Answered also while the plugin is down.
@@ -294,10 +307,11 @@ impl Worker {
         match request {
             DeskRequest::Changes(changes) => self.take_note(changes),
             DeskRequest::Ready(reply) => {
-                let depth = self.call("ready", ready_func, ());
+                let depth = self.call("ready", ready, ());
                 if let (Ok(_), Some(desk)) = (&depth, self.desk.as_mut()) {
                     desk.ready = true;
                 }
+                self.record(Step::Ready, depth.as_ref().map(|_| &[][..]));
                 let _ = reply.send(depth);
             }
             DeskRequest::Feasibility(job, jobspec, reply) => {
@@ -316,6 +330,9 @@ impl Worker {
                 let Some(desk) = self.desk.as_ref() else { return };
                 let (all, allocated, down) = desk.ledger.status();
                 let _ = reply.send(ResourceStatus { all, allocated, down });
+            }
+            DeskRequest::Step(step, reply) => {
+                let _ = reply.send(self.step(*step));
             }
         }
     }
@@ -375,12 +392,8 @@ impl Worker {
         if changes.is_empty() {
             return;
         }
-        let update = |exports: &Exports| match &exports.of_kind {
-            OfKind::Scheduler { update, .. } => Some(*update),
-            _ => None,
-        };
-        if let Ok(decisions) = self.call("update", update, (changes,)) {
-            self.carry_out("update", decisions);
+        if let Ok(pass) = self.step(Step::Update(changes)) {
+            self.carry_out("update", pass.decisions);
         }
     }
 
@@ -395,11 +408,7 @@ impl Worker {
         if self.instance.is_none() && self.ensure().is_err() {
             return;
         }
-        let schedule = |exports: &Exports| match &exports.of_kind {
-            OfKind::Scheduler { schedule, .. } => Some(*schedule),
-            _ => None,
-        };
-        if let Ok(pass) = self.call("schedule", schedule, (SLICE,)) {
+        if let Ok(pass) = self.step(Step::Schedule(SLICE)) {
             self.carry_out("schedule", pass.decisions);
             if let Some(desk) = self.desk.as_mut() {
                 desk.work |= pass.more;
@@ -438,26 +447,15 @@ impl Worker {
         if introduction.is_empty() {
             return Ok(());
         }
-        let update = |exports: &Exports| match &exports.of_kind {
-            OfKind::Scheduler { update, .. } => Some(*update),
-            _ => None,
-        };
-        let decisions = self.invoke("update", update, (introduction,))?;
-        self.carry_out("update", decisions);
+        let told = self.step(Step::Update(introduction))?;
+        self.carry_out("update", told.decisions);
         if ready {
-            self.invoke("ready", ready_func, ())?;
+            self.step(Step::Ready)?;
         }
         if !pending.is_empty() {
-            let decisions = self.invoke("update", update, (vec![Change::Alloc(pending)],))?;
-            self.carry_out("update", decisions);
+            let told = self.step(Step::Update(vec![Change::Alloc(pending)]))?;
+            self.carry_out("update", told.decisions);
         }
         Ok(())
-    }
-}
-
-fn ready_func(exports: &Exports) -> Option<TypedFunc<(), (Depth,)>> {
-    match &exports.of_kind {
-        OfKind::Scheduler { ready, .. } => Some(*ready),
-        _ => None,
     }
 }

@@ -5,6 +5,7 @@ use super::fault::OnFault;
 use super::instance::Limits;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How to load one plugin.
@@ -24,6 +25,8 @@ pub struct PluginSpec {
     pub on_fault: Option<OnFault>,
     /// When it is given up.
     pub patience: Patience,
+    /// Where a scheduler's calls are recorded.
+    pub record: Option<PathBuf>,
 }
 
 /// An entry that cannot be used. The caller adds where it stands.
@@ -44,6 +47,9 @@ pub enum SpecError {
     /// Not a digest.
     #[error("sha256: '{0}' is not 64 hexadecimal digits")]
     Digest(String),
+    /// Not a place for a recording.
+    #[error("record: '{0}' is not an absolute path")]
+    Record(String),
 }
 
 #[derive(Deserialize)]
@@ -59,6 +65,7 @@ struct Entry {
     deadline: Option<String>,
     on_fault: Option<String>,
     max_faults: Option<u32>,
+    record: Option<PathBuf>,
 }
 
 impl PluginSpec {
@@ -72,6 +79,7 @@ impl PluginSpec {
             limits: Limits::default(),
             on_fault: None,
             patience: Patience::default(),
+            record: None,
         }
     }
 
@@ -102,6 +110,10 @@ impl PluginSpec {
         }
         if let Some(faults) = entry.max_faults {
             spec.patience.faults = faults.max(1);
+        }
+        if let Some(path) = entry.record {
+            let text = path.display().to_string();
+            spec.record = Some(path.is_absolute().then_some(path).ok_or(SpecError::Record(text))?);
         }
         spec.conf = entry.conf;
         spec.caps = entry.caps;
@@ -161,6 +173,7 @@ mod tests {
             (json!({"load": "x", "deadline": "0"}), "deadline: '0'"),
             (json!({"load": "x", "on-fault": "cry"}), "on-fault: 'cry'"),
             (json!({"load": "x", "sha256": "12"}), "sha256: '12'"),
+            (json!({"load": "x", "record": "here"}), "record: 'here' is not an absolute path"),
         ];
         for (value, expected) in cases {
             let error = PluginSpec::from_value(&value).unwrap_err().to_string();

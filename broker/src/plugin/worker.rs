@@ -17,6 +17,7 @@ use super::capability::lacks;
 use super::fault::{CallError, Fault};
 use super::instance::{Instance, KeyValues, Program};
 use super::manifest::{Kind, LoadOrder, Manifest};
+use super::recorder::{Recorder, Step};
 use super::scheduler::{Desk, DeskRequest};
 use super::stats::Stats;
 use super::topic::{label, topic};
@@ -56,6 +57,7 @@ pub(super) struct Parts {
     pub(super) manifest: Arc<Manifest>,
     pub(super) context: Context,
     pub(super) breaker: Breaker,
+    pub(super) recorder: Option<Recorder>,
 }
 
 /// What a plugin did outside of a request.
@@ -87,6 +89,9 @@ pub(super) struct Worker {
     pub(super) context: Context,
     pub(super) values: KeyValues,
     pub(super) breaker: Breaker,
+    pub(super) recorder: Option<Recorder>,
+    /// What the plugin's clock showed during the last call.
+    pub(super) clock: f64,
     pub(super) shared: Arc<Mutex<Shared>>,
     pub(super) notices: mpsc::UnboundedSender<Notice>,
     pub(super) instance: Option<Instance>,
@@ -176,6 +181,7 @@ impl Worker {
             manifest: std::mem::replace(&mut self.manifest, parts.manifest),
             context: std::mem::replace(&mut self.context, parts.context),
             breaker: std::mem::replace(&mut self.breaker, parts.breaker),
+            recorder: std::mem::replace(&mut self.recorder, parts.recorder),
         }
     }
 
@@ -386,6 +392,7 @@ impl Worker {
         };
         let outcome = instance.call(name, func, params, &mut self.values);
         let memory = instance.peak_memory();
+        self.clock = instance.clock();
         let mut shared = self.shared();
         shared.stats.peak_memory = shared.stats.peak_memory.max(memory);
         drop(shared);
@@ -470,6 +477,8 @@ impl Worker {
             self.breaker.fault(Instant::now());
             return Err(CallError::Init { plugin: self.program.plugin.to_string(), reason });
         }
+        let conf = serde_json::from_str(&self.context.config).unwrap_or_default();
+        self.record(Step::Start(conf), Ok(&[]));
         match self.manifest.kind {
             Kind::Jobtap => self.announce()?,
             Kind::Scheduler => self.introduce()?,

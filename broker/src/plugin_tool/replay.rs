@@ -12,7 +12,7 @@ use flux_protocol::fluid::JobId;
 use serde_json::Value;
 
 use super::recording::{Recorded, RecordedEvent};
-use super::{Given, Outcome, host, recording, show, spec_of};
+use super::{Given, Outcome, host, recording, replay_scheduler, show, spec_of};
 use crate::job_record;
 use crate::plugin::types::{
     DependencyRequest, Edit, Effect, Entry, Event, EventPosted, Job, JobNew, JobResult, JobState,
@@ -22,7 +22,7 @@ use crate::plugin::{JobFacts, Kind, Plugin, Replay, ReplayClock, SharedJobs, dep
 
 #[derive(Debug, Args)]
 pub(super) struct Test {
-    /// Recorded jobs
+    /// Recorded jobs; recorded calls for a scheduler
     #[arg(long, value_name = "FILE", required = true)]
     replay: Vec<String>,
     /// Seed of the plugin's random numbers
@@ -36,19 +36,25 @@ pub(super) struct Test {
 
 impl Test {
     pub(super) async fn run(self) -> Outcome {
+        let (spec, kind) = spec_of(&self.file, self.given.conf()?)?;
+        let (table, clock) = (SharedJobs::default(), ReplayClock::default());
+        if kind == Kind::Scheduler {
+            let replay = Replay { now: clock.clone(), seed: self.seed };
+            let host = host(self.given.broker_config()?, table, Some(replay));
+            let mut lines = Vec::new();
+            for path in &self.replay {
+                lines.extend(replay_scheduler::read(path)?);
+            }
+            return replay_scheduler::replay(&host, &spec, &clock, lines).await;
+        }
         let mut jobs = Vec::new();
         for path in &self.replay {
             jobs.extend(recording::read(path)?);
         }
-        let (spec, kind) = spec_of(&self.file, self.given.conf()?)?;
-        let (table, clock) = (SharedJobs::default(), ReplayClock::default());
         let first = jobs.iter().filter_map(|job| Some(job.entries.first()?.timestamp));
         clock.set(first.min_by(f64::total_cmp).unwrap_or(0.0));
         let replay = Replay { now: clock.clone(), seed: self.seed };
         let host = host(self.given.broker_config()?, table.clone(), Some(replay));
-        if kind == Kind::Scheduler {
-            return Err("a scheduler's calls are not part of what jobs record".to_owned());
-        }
         let plugin = host.load(&spec, kind, BTreeMap::new()).await;
         let plugin = plugin.map_err(|error| error.to_string())?;
         match kind {

@@ -39,7 +39,7 @@ fn reply(reply: &Reply) -> String {
     }
 }
 
-fn effect(effect: &Effect) -> String {
+pub(super) fn effect(effect: &Effect) -> String {
     match effect {
         Effect::SetPriority(set) => format!("set-priority {}", set.priority),
         Effect::DependencyAdd(note) => format!("dependency-add {}", note.text),

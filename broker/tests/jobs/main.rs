@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod abilities;
 mod conversations;
 mod crash;
 mod execution;
@@ -14,5 +15,6 @@ mod lifecycle;
 mod perilog;
 mod policy;
 mod queues;
+mod recording;
 mod replacement;
 mod restart;

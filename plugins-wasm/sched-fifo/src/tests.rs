@@ -71,6 +71,24 @@ fn blocked_head_blocks_the_rest() {
     assert_eq!(started(&mut fifo), [3]);
 }
 
+/// Only the return of its node can help it, perhaps in days; it has its turn again then.
+#[test]
+fn a_job_that_waits_for_a_drained_node_keeps_nobody_waiting() {
+    let mut fifo = fifo();
+    tell(&mut fifo, Change::Down("1".to_owned()));
+    let rank1 = Some(r#"{"ranks":["1"]}"#.to_owned());
+    let bound = Job { constraints: rank1, ..job(1, 20, 2) };
+    tell(&mut fifo, Change::Alloc(vec![bound, job(2, 16, 1), job(3, 16, 4), job(4, 16, 1)]));
+    assert_eq!(started(&mut fifo), [2, 4]);
+    tell(&mut fifo, Change::Alloc(vec![job(5, 16, 2), job(6, 16, 1)]));
+    assert!(started(&mut fifo).is_empty(), "a job that only waits for its turn was overtaken");
+    assert_eq!(tell(&mut fifo, Change::Cancel(vec![3])), [Decision::Canceled(3)]);
+    tell(&mut fifo, Change::Up("1".to_owned()));
+    assert_eq!(started(&mut fifo), [1]);
+    tell(&mut fifo, Change::Free(vec![Freed { id: 1, resources: Vec::new(), final_: true }]));
+    assert_eq!(started(&mut fifo), [5]);
+}
+
 #[test]
 fn priorities_may_change_while_jobs_wait() {
     let mut fifo = fifo();

@@ -41,6 +41,8 @@ pub struct Engine {
     depth: Depth,
     pool: Pool,
     queue: Queue,
+    /// State of the nodes for which jobs were set aside.
+    aside_for: u64,
     forecast_at: f64,
     forecast_due: bool,
     /// Something changed since the last look for jobs to start early.
@@ -60,6 +62,7 @@ impl Engine {
             depth,
             pool: Pool::default(),
             queue: Queue::default(),
+            aside_for: 0,
             forecast_at: 0.0,
             forecast_due: false,
             changed: true,
@@ -101,9 +104,14 @@ impl Engine {
     pub fn schedule(&mut self, seconds: f64) -> Pass {
         let mut decisions = Vec::new();
         let end = host::remaining() - seconds;
-        while let Some(decision) = self.next() {
-            decisions.push(decision);
-            if decisions.len() % STRIDE == 0 && host::remaining() < end {
+        if self.aside_for != self.pool.nodes_generation() {
+            self.aside_for = self.pool.nodes_generation();
+            self.queue.recall();
+        }
+        let mut steps = 0;
+        while self.step(&mut decisions) {
+            steps += 1;
+            if steps % STRIDE == 0 && host::remaining() < end {
                 return Pass { decisions, more: true };
             }
         }
@@ -156,7 +164,9 @@ impl Engine {
     }
 
     fn resources(&mut self, set: &ResourceSet) -> Result<(), PoolError> {
-        self.pool = Pool::new(set)?;
+        // Nothing is known of the new one: not even that it has the nodes of the old one.
+        let generations = self.pool.nodes_generation() + 1;
+        self.pool = Pool::new(set)?.after(generations);
         Ok(())
     }
 
@@ -186,30 +196,45 @@ impl Engine {
         Decision::Refuse(TokenRefusal { token: request.token, refusal })
     }
 
-    /// The decision on the first job; none when it has to wait.
-    fn next(&mut self) -> Option<Decision> {
-        let head = self.queue.head()?;
+    /// Deals with the first job. False when it has to wait for its turn, or there is none.
+    fn step(&mut self, decisions: &mut Vec<Decision>) -> bool {
+        let Some(head) = self.queue.head() else { return false };
         let id = head.id;
         let end = match head.want.duration {
             duration if duration > 0.0 => host::now() + duration,
             _ => self.pool.expiration,
         };
         let outcome = self.pool.allocate(id, &head.want, end);
-        let grant = match outcome {
-            Ok(grant) => grant,
-            Err(NoGrant::Infeasible(note)) => return self.deny(id, note),
+        match outcome {
+            Ok(grant) => decisions.push(self.start(id, &grant, end)),
+            Err(NoGrant::Infeasible(note)) => decisions.push(self.deny(id, note)),
             Err(NoGrant::Insufficient) => {
-                if head.feasible == Some(self.pool.generation()) {
-                    return None;
+                if head.feasible != Some(self.pool.generation()) {
+                    if let Err(NoGrant::Infeasible(note)) = self.pool.feasible(&head.want) {
+                        decisions.push(self.deny(id, note));
+                        return true;
+                    }
+                    head.feasible = Some(self.pool.generation());
                 }
-                if let Err(NoGrant::Infeasible(note)) = self.pool.feasible(&head.want) {
-                    return self.deny(id, note);
+                if head.has_nodes != Some(self.pool.nodes_generation()) {
+                    if !self.pool.has_nodes(&head.want) {
+                        self.set_aside(decisions);
+                        return true;
+                    }
+                    head.has_nodes = Some(self.pool.nodes_generation());
                 }
-                head.feasible = Some(self.pool.generation());
-                return None;
+                return false;
             }
-        };
-        Some(self.start(id, &grant, end))
+        }
+        true
+    }
+
+    /// The first job waits for nodes that are down or drained, perhaps for days: the others do not
+    /// wait for it.
+    fn set_aside(&mut self, decisions: &mut Vec<Decision>) {
+        let Some(pending) = self.queue.set_head_aside() else { return };
+        decisions.extend(announce(pending, None));
+        decisions.extend(explain(pending, 0, &mut self.pool));
     }
 
     /// The job leaves the queue with what it was granted.
@@ -289,10 +314,10 @@ impl Engine {
         if want.duration > 0.0 { now + want.duration } else { self.pool.expiration }
     }
 
-    fn deny(&mut self, id: JobId, note: String) -> Option<Decision> {
+    fn deny(&mut self, id: JobId, note: String) -> Decision {
         self.queue.remove(id);
         self.denials += 1;
-        Some(Decision::Deny(Denial { id, note }))
+        Decision::Deny(Denial { id, note })
     }
 
     /// Says why the first jobs wait and estimates when they start, not more often than it is worth.

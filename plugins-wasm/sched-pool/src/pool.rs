@@ -70,6 +70,8 @@ pub struct Pool {
     pub expiration: f64,
     /// Rises whenever another answer to "can it ever run" is possible.
     generation: u64,
+    /// Rises whenever another answer to "can it run with the nodes that are up" is possible.
+    nodes_generation: u64,
     eligible: HashMap<String, Rc<Idset>>,
 }
 
@@ -87,9 +89,21 @@ impl Pool {
         Ok(Pool { inventory: Rc::new(inventory), nodes, expiration, ..Pool::default() })
     }
 
+    /// Takes the place of another pool, whose answers do not hold any more.
+    pub fn after(mut self, generations: u64) -> Self {
+        self.generation += generations;
+        self.nodes_generation += generations;
+        self
+    }
+
     /// See the field.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// See the field.
+    pub fn nodes_generation(&self) -> u64 {
+        self.nodes_generation
     }
 
     /// Marks nodes as up or down.
@@ -97,6 +111,7 @@ impl Pool {
         for rank in ids(ranks)?.iter() {
             self.change(rank, |node| node.up = up);
         }
+        self.nodes_generation += 1;
         Ok(())
     }
 
@@ -279,9 +294,20 @@ impl Pool {
 
     /// Whether a job could run if all nodes were up and free.
     pub fn feasible(&mut self, want: &Want) -> Result<(), NoGrant> {
+        self.possible(want, |_| true)
+    }
+
+    /// Whether a job could run if all of the nodes that are up were free.
+    pub fn has_nodes(&mut self, want: &Want) -> bool {
+        self.possible(want, |node| node.up).is_ok()
+    }
+
+    /// Whether a job could run if these nodes were there for it alone.
+    fn possible(&mut self, want: &Want, counts: fn(&Node) -> bool) -> Result<(), NoGrant> {
         let eligible = self.eligible(want)?;
         let suits = |rank: u32| eligible.as_ref().is_none_or(|ranks| ranks.contains(rank));
-        let all = || self.nodes.iter().filter(|(rank, _)| suits(**rank)).map(|(_, node)| &node.all);
+        let suits = |(rank, node): &(&u32, &Node)| suits(**rank) && counts(node);
+        let all = || self.nodes.iter().filter(suits).map(|(_, node)| &node.all);
         let (slot_cores, slot_gpus) =
             (u64::from(want.request.cores_per_slot.max(1)), u64::from(want.request.gpus_per_slot));
         let infeasible =
@@ -412,6 +438,7 @@ impl Pool {
 
     fn inventory_changed(&mut self) {
         self.generation += 1;
+        self.nodes_generation += 1;
         self.eligible.clear();
     }
 }

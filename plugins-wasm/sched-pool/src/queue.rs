@@ -1,4 +1,7 @@
 //! Jobs that wait, by priority and then by id.
+//!
+//! A job that nothing but a node's return can help is set aside: it keeps its place, and nobody
+//! waits for it.
 
 use crate::request::Want;
 use flux_plugin::types::{Job, JobId};
@@ -13,6 +16,8 @@ pub struct Pending {
     pub want: Want,
     /// Generation of the pool for which it was found to be possible.
     pub feasible: Option<u64>,
+    /// State of the nodes for which it was found to be possible with those that are up.
+    pub has_nodes: Option<u64>,
     /// Start that was last announced.
     pub estimate: Option<f64>,
     /// Why it waits, as last told.
@@ -25,6 +30,7 @@ pub struct Pending {
 #[derive(Debug, Default)]
 pub struct Queue {
     jobs: BTreeMap<(Reverse<u32>, JobId), Pending>,
+    aside: BTreeMap<(Reverse<u32>, JobId), Pending>,
     priorities: HashMap<JobId, u32>,
 }
 
@@ -33,8 +39,15 @@ impl Queue {
     pub fn push(&mut self, job: &Job, want: Want) {
         self.remove(job.id);
         let priority = job.priority.unwrap_or_default();
-        let (id, estimate, reason) = (job.id, None, None);
-        let pending = Pending { id, want, feasible: None, estimate, reason, annotated: false };
+        let pending = Pending {
+            id: job.id,
+            want,
+            feasible: None,
+            has_nodes: None,
+            estimate: None,
+            reason: None,
+            annotated: false,
+        };
         self.jobs.insert((Reverse(priority), job.id), pending);
         self.priorities.insert(job.id, priority);
     }
@@ -42,7 +55,19 @@ impl Queue {
     /// Removes a job, if it is there.
     pub fn remove(&mut self, id: JobId) -> Option<Pending> {
         let priority = self.priorities.remove(&id)?;
-        self.jobs.remove(&(Reverse(priority), id))
+        let key = (Reverse(priority), id);
+        self.jobs.remove(&key).or_else(|| self.aside.remove(&key))
+    }
+
+    /// Sets the first job aside.
+    pub fn set_head_aside(&mut self) -> Option<&mut Pending> {
+        let (key, pending) = self.jobs.pop_first()?;
+        Some(self.aside.entry(key).or_insert(pending))
+    }
+
+    /// Those that were set aside are back in their places.
+    pub fn recall(&mut self) {
+        self.jobs.append(&mut self.aside);
     }
 
     /// Moves a job to another priority.
@@ -58,7 +83,7 @@ impl Queue {
         self.jobs.values_mut().next()
     }
 
-    /// A job by id.
+    /// A job by id, unless it was set aside.
     pub fn get(&self, id: JobId) -> Option<&Pending> {
         let priority = self.priorities.get(&id)?;
         self.jobs.get(&(Reverse(*priority), id))
@@ -83,10 +108,10 @@ impl Queue {
     }
 
     pub fn len(&self) -> usize {
-        self.jobs.len()
+        self.jobs.len() + self.aside.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
+        self.len() == 0
     }
 }

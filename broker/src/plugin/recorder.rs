@@ -1,0 +1,161 @@
+//! What a scheduler was told and asked, and what it decided: a line of JSON for each call. A
+//! recording can be replayed without a broker, and the same module decides the same again.
+
+use super::fault::CallError;
+use super::v1::types::{Change, Decision, Depth, Level, Pass};
+use super::v1::{Batch, Exports, OfKind, TypedFunc};
+use super::worker::Worker;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// A call of a scheduler, in the order of calls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// It was started, with this configuration of its own, and knows nothing yet.
+    Start(Map<String, Value>),
+    /// It was told of changes.
+    Update(Vec<Change>),
+    /// It was asked how many requests it takes.
+    Ready,
+    /// It was to schedule for so many seconds.
+    Schedule(f64),
+}
+
+/// A line of a recording.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordedStep {
+    /// The plugin's clock during the call.
+    pub now: f64,
+    /// The call.
+    pub step: Step,
+    /// What it decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
+    /// Why it has not answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+/// A file that a recording is added to.
+#[derive(Debug)]
+pub(super) struct Recorder(BufWriter<File>);
+
+impl Recorder {
+    /// Opens a file. Jobspecs are nobody else's business.
+    ///
+    /// # Errors
+    ///
+    /// Of the file.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        Ok(Recorder(BufWriter::new(file)))
+    }
+
+    /// Adds a line.
+    ///
+    /// # Errors
+    ///
+    /// Of the file.
+    pub(super) fn add(&mut self, line: &RecordedStep) -> io::Result<()> {
+        serde_json::to_writer(&mut self.0, line)?;
+        self.0.write_all(b"\n")?;
+        self.0.flush()
+    }
+}
+
+impl Worker {
+    /// One call, which is recorded where that is wanted.
+    pub(super) fn step(&mut self, step: Step) -> Result<Pass, CallError> {
+        let kept = self.recorder.is_some().then(|| step.clone());
+        let pass = |decisions| Pass { decisions, more: false };
+        let outcome = match step {
+            // The host starts it.
+            Step::Start(_) => return Ok(pass(Vec::new())),
+            Step::Update(changes) => self.call("update", update, (changes,)).map(pass),
+            Step::Ready => self.call("ready", ready, ()).map(|_| pass(Vec::new())),
+            Step::Schedule(seconds) => self.call("schedule", schedule, (seconds,)),
+        };
+        if let Some(step) = kept {
+            self.record(step, outcome.as_ref().map(|pass| &pass.decisions[..]));
+        }
+        outcome
+    }
+
+    /// Adds a line to the recording. One that cannot be written is given up.
+    pub(super) fn record(&mut self, step: Step, outcome: Result<&[Decision], &CallError>) {
+        let Some(recorder) = self.recorder.as_mut() else { return };
+        let line = RecordedStep {
+            now: self.clock,
+            step,
+            decisions: outcome.unwrap_or_default().to_vec(),
+            fault: outcome.err().map(ToString::to_string),
+        };
+        if let Err(error) = recorder.add(&line) {
+            self.recorder = None;
+            let text = format!("recording is given up: {error}");
+            self.program.log.line(&self.program.plugin, Level::Err, &text);
+        }
+    }
+}
+
+/// The exported function, if it is a scheduler's.
+pub(super) fn ready(exports: &Exports) -> Option<TypedFunc<(), (Depth,)>> {
+    match &exports.of_kind {
+        OfKind::Scheduler { ready, .. } => Some(*ready),
+        _ => None,
+    }
+}
+
+fn update(exports: &Exports) -> Option<Batch<Change, Decision>> {
+    match &exports.of_kind {
+        OfKind::Scheduler { update, .. } => Some(*update),
+        _ => None,
+    }
+}
+
+fn schedule(exports: &Exports) -> Option<TypedFunc<(f64,), (Pass,)>> {
+    match &exports.of_kind {
+        OfKind::Scheduler { schedule, .. } => Some(*schedule),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_they_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("calls");
+        let lines = [
+            RecordedStep {
+                now: 1.5,
+                step: Step::Start(Map::new()),
+                decisions: Vec::new(),
+                fault: None,
+            },
+            RecordedStep {
+                now: 0.1 + 0.2,
+                step: Step::Update(vec![
+                    Change::Alloc(vec![crate::plugin::testing::job(7)]),
+                    Change::Prioritize(vec![(7, 3)]),
+                ]),
+                decisions: vec![Decision::Canceled(9)],
+                fault: Some("plugin x trapped".to_owned()),
+            },
+        ];
+        for line in &lines {
+            Recorder::open(&path).unwrap().add(line).unwrap();
+        }
+        let text = std::fs::read_to_string(path).unwrap();
+        let read: Vec<RecordedStep> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(read, lines);
+    }
+}
