@@ -178,12 +178,8 @@ impl Ledger {
         r.starttime = allocation.starttime;
         r.expiration = allocation.expiration;
         r.nslots = (allocation.nslots > 0).then_some(u64::from(allocation.nslots));
-        // What only schedulers understand speaks of whole nodes; a job that has them may schedule
-        // by it in its turn.
-        let whole = |rank: &u32| self.inventory.node(*rank).map(|node| &*node.resources);
-        if held.iter().all(|(rank, resources)| whole(rank) == Some(resources)) {
-            r.scheduling.clone_from(&self.inventory.scheduling);
-        }
+        // Only schedulers understand it: the one of the job's own instance, where it is one.
+        r.scheduling.clone_from(&self.inventory.scheduling);
         let holder = Holder {
             userid: job.userid,
             priority: job.priority.unwrap_or_default(),
@@ -500,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_with_whole_nodes_get_what_schedulers_understand() {
+    fn jobs_get_what_only_schedulers_understand() {
         let mut first = ledger();
         let raw = RawValue::from_string(r#"{"x":1}"#.to_owned()).unwrap();
         first.inventory.scheduling = Some(raw);
@@ -510,7 +506,7 @@ mod tests {
         }
         ledger.note(&Change::Alloc(vec![job(1), job(2)])).unwrap();
         let part = ledger.allocate(&allocation(1, cores("0", "0-2"))).unwrap();
-        assert!(part.scheduling.is_none());
+        assert_eq!(part.scheduling.unwrap().get(), r#"{"x":1}"#);
         let whole = ledger.allocate(&allocation(2, cores("1", "0-3"))).unwrap();
         assert_eq!(whole.scheduling.unwrap().get(), r#"{"x":1}"#);
     }

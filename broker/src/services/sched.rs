@@ -307,7 +307,8 @@ impl Sched {
 
     fn notice(&mut self, context: &Context, notice: &Notice) {
         match &notice.what {
-            NoticeKind::Fault(fault) => context.log(Severity::Err, fault.to_string()),
+            // The host has logged it, in the plugin's name.
+            NoticeKind::Fault(_) => {}
             NoticeKind::Quarantined => self.quarantined(context),
             NoticeKind::Restarted => self.rejecting = None,
             NoticeKind::Effects(_) => {}
@@ -318,7 +319,6 @@ impl Sched {
     /// administrator puts another one in its place, or the bundled one takes over at once.
     fn quarantined(&mut self, context: &Context) {
         let text = format!("scheduler {} is quarantined", self.spec.load);
-        context.log(Severity::Crit, &text);
         match self.scheduler.plugin().on_fault() {
             OnFault::Reject => {
                 let waiting: Vec<JobId> = self.pending.keys().copied().collect();

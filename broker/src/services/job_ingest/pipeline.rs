@@ -46,17 +46,10 @@ impl Pipeline {
 
     pub(super) async fn load_from(context: &Context, config: &Config) -> Result<Pipeline, Failure> {
         check(config)?;
-        let (mut host, mut notices) =
+        // Faults are in the log without a notice, and there is nothing else to do about them.
+        let (mut host, _) =
             crate::plugin_host::plugin_host(context.broker(), SharedJobs::default());
         host.set_config(config.object().clone());
-        let after = context.clone();
-        tokio::task::spawn_local(async move {
-            while let Some(notice) = notices.recv().await {
-                if let crate::plugin::NoticeKind::Fault(fault) = notice.what {
-                    after.log(Severity::Err, fault.to_string());
-                }
-            }
-        });
         let mut pipeline = Pipeline::default();
         let stages = [
             ("frobnicator", Kind::Frobnicator, default_frobnicators(config)),

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 
 use clap::Args;
-use flux_client::{Client, RpcError};
+use flux_client::{Client, Request, RpcError};
 use flux_protocol::errno::Errno;
 use flux_protocol::eventlog::Event;
 use flux_protocol::fluid::JobId;
@@ -99,7 +99,11 @@ async fn surroundings(flux: &Client, job: &JobInfo) -> Surroundings {
     let request = QueueStatusRequest { name };
     let queue = flux.rpc::<job_manager::QueueStatus>(Nodeid::ANY, &request).await.ok();
     let status = flux.rpc::<resource::SchedStatus>(Nodeid::ANY, &Empty).await;
-    let no_scheduler = matches!(&status, Err(e) if e.errno() == Errno::ENOSYS);
+    // Resources are known without it, too.
+    let no_scheduler = match flux.start_raw(Request::new("sched.ping")) {
+        Ok(answer) => matches!(answer.await, Err(e) if e.errno() == Errno::ENOSYS),
+        Err(_) => false,
+    };
     let cores = status.ok().and_then(|status| {
         let count = |r: &Value| {
             use serde::Deserialize as _;
@@ -171,7 +175,8 @@ fn waiting_for_resources(job: &JobInfo, around: &Surroundings) -> Vec<String> {
     } else if let Some((up, used)) = around.cores {
         line.push_str(&format!(": {used} of {up} cores are in use"));
     }
-    if around.ahead > 0 && !reason.contains("ahead") {
+    // Nobody is in the way of a job that waits for nodes.
+    if around.ahead > 0 && !reason.contains("ahead") && !reason.contains("down or drained") {
         line.push_str(&format!("; {} job(s) ahead in the queue", around.ahead));
     }
     if let Some(estimate) = job.annotation("sched.t_estimate").and_then(Value::as_f64) {
@@ -269,6 +274,14 @@ mod tests {
         let lines = waiting_for_resources(&job, &around);
         assert!(lines[0].starts_with("held: its urgency is 0"), "{lines:?}");
         assert!(lines[1].starts_with("queue batch is stopped: maintenance; "), "{lines:?}");
+    }
+
+    #[test]
+    fn a_job_learns_that_there_is_no_scheduler() {
+        let job = job(json!({ "id": 1, "state": 8, "urgency": 16, "priority": 16 }));
+        let around =
+            Surroundings { no_scheduler: true, cores: Some((8, 0)), ..Surroundings::default() };
+        assert_eq!(waiting_for_resources(&job, &around), ["no scheduler is loaded"]);
     }
 
     #[test]

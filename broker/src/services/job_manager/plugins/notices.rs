@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::{Context, JobManager};
 use crate::log::Severity;
 use crate::plugin::types::{Event, Timer};
-use crate::plugin::{Notice, NoticeKind};
+use crate::plugin::{CallError, Notice, NoticeKind};
 
 impl JobManager {
     /// Hear of what the host has to tell, for as long as the service lives.
@@ -29,11 +29,8 @@ impl JobManager {
     fn take_notice(&mut self, context: &Context, notice: Notice) {
         let plugin = notice.plugin.to_string();
         match notice.what {
-            NoticeKind::Fault(fault) => context.log(Severity::Err, fault.to_string()),
-            NoticeKind::Quarantined => {
-                let text = format!("plugin {plugin} faulted too often and is quarantined");
-                context.log(Severity::Crit, text);
-            }
+            // The host has logged them, in the plugin's name.
+            NoticeKind::Fault(_) | NoticeKind::Quarantined => {}
             NoticeKind::Restarted => {
                 context.log(Severity::Info, format!("plugin {plugin} runs again"));
                 self.tell_lifetime(context, &plugin);
@@ -101,7 +98,10 @@ impl JobManager {
                     manager.apply_effects(&after, effects);
                 }
                 Some(Err(error)) => {
-                    after.log(Severity::Err, error.to_string());
+                    // A fault is in the log already.
+                    if !matches!(error, CallError::Fault(_)) {
+                        after.log(Severity::Err, error.to_string());
+                    }
                     failed(manager);
                 }
                 None => failed(manager),

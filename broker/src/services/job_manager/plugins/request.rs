@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::super::{Context, JobManager};
 use crate::call::Call;
 use crate::log::Severity;
-use crate::plugin::Caller;
 use crate::plugin::types::{Event, Reply, RpcAnswer, RpcRequest};
+use crate::plugin::{CallError, Caller};
 
 /// A request that a plugin has not answered yet.
 pub(super) type Open = Call<Value>;
@@ -69,7 +69,10 @@ impl JobManager {
                 let answer = match answers.into_iter().next() {
                     Some(Ok(answer)) => answer,
                     Some(Err(error)) => {
-                        after.log(Severity::Err, error.to_string());
+                        // A fault is in the log already.
+                        if !matches!(error, CallError::Fault(_)) {
+                            after.log(Severity::Err, error.to_string());
+                        }
                         return manager.fail_request(token, Errno::EIO, &error.to_string());
                     }
                     None => return manager.fail_request(token, Errno::EIO, "no answer"),
