@@ -174,15 +174,7 @@ fn about_overlay(health: &overlay::HealthResponse, page: &mut Page) {
 }
 
 fn about_jobs(stats: &job_list::Stats, page: &mut Page) {
-    let states = &stats.job_states;
-    for (state, count) in [
-        ("depend", states.depend),
-        ("priority", states.priority),
-        ("sched", states.sched),
-        ("run", states.run),
-        ("cleanup", states.cleanup),
-        ("inactive", states.inactive),
-    ] {
+    for (state, count) in by_state(&stats.job_states) {
         page.gauge("flux_jobs", "Jobs that are there, by state", &[("state", state)], count as f64);
     }
     for (result, count) in [
@@ -195,18 +187,23 @@ fn about_jobs(stats: &job_list::Stats, page: &mut Page) {
         let labels = [("result", result)];
         page.counter("flux_jobs_finished_total", "Jobs that ended", &labels, count as f64);
     }
-    for queue in &stats.queues {
-        let (Some(name), Some(Value::Object(states))) =
-            (queue.get("name").and_then(Value::as_str), queue.get("job_states"))
-        else {
-            continue;
-        };
-        for (state, count) in states.iter().filter(|(state, _)| *state != "total") {
-            let labels = [("queue", name), ("state", state)];
-            let count = count.as_f64().unwrap_or(0.0);
-            page.gauge("flux_queue_jobs", "Jobs of a queue, by state", &labels, count);
+    for queue in stats.queues.iter().flatten() {
+        for (state, count) in by_state(&queue.stats.job_states) {
+            let labels = [("queue", queue.name.as_str()), ("state", state)];
+            page.gauge("flux_queue_jobs", "Jobs of a queue, by state", &labels, count as f64);
         }
     }
+}
+
+fn by_state(states: &job_list::StateCounts) -> [(&'static str, u64); 6] {
+    [
+        ("depend", states.depend),
+        ("priority", states.priority),
+        ("sched", states.sched),
+        ("run", states.run),
+        ("cleanup", states.cleanup),
+        ("inactive", states.inactive),
+    ]
 }
 
 /// The jobtap plugins; the scheduler is among the modules.

@@ -25,6 +25,7 @@ use crate::methods::Methods;
 use crate::service::Service;
 use constraint::Constraint;
 use job::{ATTRS, Job, State};
+use stats::Tally;
 
 type Context = crate::context::Context<JobList>;
 
@@ -39,7 +40,7 @@ pub struct JobList {
     inactive: BTreeSet<(Reverse<u64>, Reverse<JobId>)>,
     waiting: Calls<rpc::ListIdResponse, rpc::ListIdRequest>,
     stats_watchers: Calls<rpc::Stats, ()>,
-    purged: u64,
+    tally: Tally,
     paused: Option<Vec<job_manager::JournalResponse>>,
     access: Access,
 }
@@ -55,6 +56,7 @@ impl Service for JobList {
         let mut journal = context.handle().stream::<job_manager::Journal>(Nodeid::ANY, &request)?;
         let access = Access::parse(&context.config())?;
         let mut list = JobList { access, ..JobList::default() };
+        list.tally.configure(&context.config());
         // The past comes first, and ends with a response for no job.
         loop {
             let response = journal.next().await?;
@@ -91,7 +93,7 @@ impl Service for JobList {
         for id in purged.jobs {
             if let Some(job) = self.jobs.remove(&id) {
                 self.unlist(&job);
-                self.purged += 1;
+                self.tally.purged(&job);
             }
         }
     }
@@ -103,6 +105,7 @@ impl Service for JobList {
 
     fn configure(&mut self, _: &Context, config: &Config) -> Result<(), Failure> {
         self.access = Access::parse(config)?;
+        self.tally.configure(config);
         Ok(())
     }
 
@@ -161,6 +164,7 @@ impl JobList {
     }
 
     fn enlist(&mut self, job: &Job) {
+        self.tally.add(job);
         match job.state {
             State::Run | State::Cleanup => {
                 self.running.insert((Reverse(job.t_run.to_bits()), Reverse(job.id)));
@@ -175,6 +179,7 @@ impl JobList {
     }
 
     fn unlist(&mut self, job: &Job) {
+        self.tally.remove(job);
         match job.state {
             State::Run | State::Cleanup => {
                 self.running.remove(&(Reverse(job.t_run.to_bits()), Reverse(job.id)));
@@ -199,7 +204,7 @@ impl JobList {
             call.finish(shown);
         }
         if !self.stats_watchers.is_empty() {
-            let stats = stats::count(self.jobs.values(), self.purged);
+            let stats = self.tally.encode();
             for (call, ()) in self.stats_watchers.iter() {
                 if self.shows_stats(call.cred()) {
                     call.send(&stats);
@@ -311,7 +316,7 @@ impl JobList {
         if !self.shows_stats(call.cred()) {
             return call.fail(Errno::EPERM);
         }
-        let stats = stats::count(self.jobs.values(), self.purged);
+        let stats = self.tally.encode();
         if call.is_streaming() {
             call.send(&stats);
             self.stats_watchers.insert(call, ());

@@ -39,10 +39,10 @@ impl JobStats {
             let entry = stats
                 .queues
                 .iter()
-                .find(|entry| entry.get("name").and_then(|name| name.as_str()) == Some(queue))
-                .and_then(|entry| serde_json::from_value::<Stats>(entry.clone()).ok())
+                .flatten()
+                .find(|entry| entry.name == *queue)
                 .ok_or_else(|| StatsError::Queue(queue.clone()))?;
-            sum.add(JobStats::of(&entry));
+            sum.add(JobStats::of(&entry.stats));
         }
         Ok(sum)
     }

@@ -56,9 +56,16 @@ pub struct Stats {
     pub canceled: u64,
     pub timeout: u64,
     pub inactive_purged: u64,
-    /// The same again, with `name`, for each queue.
-    #[serde(default)]
-    pub queues: Vec<Value>,
+    /// The same again for each queue that is configured or has had a job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<Vec<QueueStats>>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct QueueStats {
+    #[serde(flatten)]
+    pub stats: Stats,
+    pub name: String,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -132,6 +132,10 @@ impl Job {
         self.attrs.get(name)
     }
 
+    pub(super) fn queue(&self) -> Option<&str> {
+        self.attr("queue")?.as_str()
+    }
+
     pub(super) fn nodelist(&self) -> &str {
         &self.nodelist
     }
