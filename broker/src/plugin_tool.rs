@@ -21,7 +21,7 @@ mod replay;
 mod replay_scheduler;
 mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -120,11 +120,16 @@ impl Given {
     }
 
     fn broker_config(&self) -> Result<Map<String, Value>, String> {
-        let Some(path) = &self.config else { return Ok(Map::new()) };
-        let named = |error: String| format!("{}: {error}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
-        serde_json::from_str(&text).map_err(|error| named(error.to_string()))
+        configuration(self.config.as_deref())
     }
+}
+
+/// The broker's configuration from a file; empty where there is none.
+fn configuration(path: Option<&Path>) -> Result<Map<String, Value>, String> {
+    let Some(path) = path else { return Ok(Map::new()) };
+    let named = |error: String| format!("{}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| named(error.to_string()))
 }
 
 /// A host without a broker. What plugins log goes to standard error.

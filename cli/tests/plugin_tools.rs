@@ -47,6 +47,28 @@ fn validators_are_listed_as_the_real_ones() {
     assert_eq!(names, ["constraints", "defaults   "]);
 }
 
+/// In an instance, `flux job-validator` passes its configuration on so.
+#[test]
+fn a_sites_own_validator_is_listed_with_its_description() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.json");
+    let module = source("broker/tests/plugins/c-nofoo.wasm");
+    let plugins = serde_json::json!(["jobspec", module]);
+    let json = serde_json::json!({ "ingest": { "validator": { "plugins": plugins } } });
+    std::fs::write(&config, json.to_string()).unwrap();
+    let broker = Path::new(env!("CARGO_BIN_EXE_flux")).with_file_name("flux-broker");
+    let list = Command::new(broker)
+        .args(["plugin", "list", "validator", "--config"])
+        .arg(&config)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(list.stdout).unwrap();
+    assert!(list.status.success(), "{text}");
+    let line = text.lines().find(|line| line.starts_with("c-nofoo ")).unwrap();
+    assert!(line.len() > 22, "{line}");
+    assert!(text.contains("\njobspec  "), "{text}");
+}
+
 #[test]
 fn jobspecs_on_standard_input_are_judged() {
     let validator = ["job-validator", "--jobspec-only"];

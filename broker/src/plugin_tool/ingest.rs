@@ -4,8 +4,9 @@
 //! answer is a line, too: `{"errnum": 0}` and the like. What only a scheduler can say is handed to
 //! the caller under the key `feasibility`.
 
+use std::collections::BTreeMap;
 use std::io::BufRead;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -20,6 +21,9 @@ use crate::plugin::{Kind, LoadError, Plugin, PluginSpec, SharedJobs, SourceError
 pub(super) struct List {
     /// "validator", "frobnicator", "jobtap" or "scheduler"
     kind: String,
+    /// The broker's configuration, whose plugins by path are listed, too: a file with a JSON object
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -55,12 +59,32 @@ impl List {
         let kinds = [Kind::Validator, Kind::Frobnicator, Kind::Jobtap, Kind::Scheduler];
         let kind = kinds.into_iter().find(|kind| kind.name() == self.kind);
         let kind = kind.ok_or_else(|| format!("{}: no such kind of plugin", self.kind))?;
-        say!("Available plugins:");
-        for (path, manifest) in host(Map::new(), SharedJobs::default(), None).available(kind) {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            say!("{name:<20}  {}", manifest.description);
+        let stem =
+            |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let bundled = host(Map::new(), SharedJobs::default(), None).available(kind);
+        let mut lines: BTreeMap<String, String> = bundled
+            .into_iter()
+            .map(|(path, manifest)| (stem(&path), manifest.description))
+            .collect();
+        for path in self.by_path()? {
+            let (_, inspection) = super::inspect::read(&path)?;
+            lines.insert(stem(Path::new(&path)), inspection.manifest.description);
         }
+        say!("Available plugins:");
+        lines.iter().for_each(|(name, description)| say!("{name:<20}  {description}"));
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// A site's own plugins of job-ingest, which are in no folder that is searched.
+    fn by_path(&self) -> Result<Vec<String>, String> {
+        let config = super::configuration(self.config.as_deref())?;
+        let entries = config
+            .get("ingest")
+            .and_then(|ingest| ingest.get(&self.kind)?.get("plugins")?.as_array())
+            .cloned()
+            .unwrap_or_default();
+        let load = |entry: &Value| entry.get("load").unwrap_or(entry).as_str().map(str::to_owned);
+        Ok(entries.iter().filter_map(load).filter(|load| load.contains('/')).collect())
     }
 }
 

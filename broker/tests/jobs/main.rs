@@ -9,10 +9,13 @@ mod abilities;
 mod conversations;
 mod crash;
 mod execution;
+mod harm;
 mod housekeeping;
 mod instance;
 mod lifecycle;
 mod perilog;
+#[path = "../plugin_support/mod.rs"]
+mod plugin_support;
 mod policy;
 mod queues;
 mod recording;

@@ -14,7 +14,7 @@ use flux_protocol::rpc::{config, sched};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::cmd::plugin::{become_tool, tool};
+use crate::cmd::plugin::tool;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
 use crate::{json_text, outln, output};
@@ -63,9 +63,6 @@ impl JobFrobnicator {
 
 impl Ingest {
     async fn run(self, context: Context, verb: &str, kind: &str) -> Outcome {
-        if self.list_plugins {
-            return become_tool(&context, ["list".into(), kind.into()]);
-        }
         // Without an instance, plugins go by what their options say.
         let flux = context.connect().await.ok();
         let file = match &flux {
@@ -73,6 +70,15 @@ impl Ingest {
             None => None,
         };
         let mut command = tool(&context);
+        if self.list_plugins {
+            command.arg("list").arg(kind);
+            if let Some(file) = &file {
+                command.arg("--config").arg(file.path());
+            }
+            let program = command.get_program().to_string_lossy().into_owned();
+            let status = command.status().map_err(|e| Failure::of(&program, strerror(&e)))?;
+            return Ok(u8::from(!status.success()));
+        }
         command.arg(verb).args(self.jobspec_only.then_some("--jobspec-only"));
         command.args(self.plugins.iter().map(|list| format!("--plugins={list}")));
         if let Some(file) = &file {

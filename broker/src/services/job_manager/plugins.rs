@@ -27,7 +27,8 @@ use crate::config::Config;
 use crate::log::Severity;
 use crate::plugin::types::{self, Event};
 use crate::plugin::{
-    Kind, LoadError, Notice, Plugin, PluginHost, PluginSpec, SharedJobs, dependencies, topic,
+    HOST_ABI, Kind, LoadError, Notice, Plugin, PluginHost, PluginSpec, SharedJobs, dependencies,
+    topic,
 };
 
 pub(super) use introduce::Introduction;
@@ -97,6 +98,7 @@ impl Plugins {
     pub(super) async fn load(context: &Context) -> Result<Plugins, Failure> {
         let jobs = SharedJobs::default();
         let (host, notices) = crate::plugin_host::plugin_host(context.broker(), jobs.clone());
+        context.log(Severity::Info, format!("plugins: host ABI {HOST_ABI}"));
         let mut plugins = Plugins {
             host,
             loaded: Vec::new(),
