@@ -33,6 +33,21 @@ fn converse_in_guise(
     rewrite: fn(&str) -> String,
     translate: fn(Output) -> Output,
 ) {
+    converse_as(name, skip, rewrite, translate, |output| output);
+}
+
+/// [`converse`] with what tells how long jobs have run.
+fn converse_at_any_time(name: &str, skip: &[(&str, &str)]) {
+    converse_as(name, skip, str::to_owned, |output| output, compare::timeless);
+}
+
+fn converse_as(
+    name: &str,
+    skip: &[(&str, &str)],
+    rewrite: fn(&str) -> String,
+    translate: fn(Output) -> Output,
+    both: fn(Output) -> Output,
+) {
     let vector = Vector::load(name).unwrap();
     let mut failures = Vec::new();
     let mut count = 0;
@@ -42,7 +57,8 @@ fn converse_in_guise(
             continue;
         }
         count += 1;
-        let problems = play(&Run { command: rewrite(&run.command), ..run.clone() }, translate);
+        let run = Run { command: rewrite(&run.command), ..run.clone() };
+        let problems = play(&run, translate, both);
         if !problems.is_empty() {
             failures.push(format!("$ {}\n{}", run.command, problems.join("\n")));
         }
@@ -52,7 +68,7 @@ fn converse_in_guise(
 }
 
 /// Run one command; returns what is not as it was.
-fn play(run: &Run, translate: fn(Output) -> Output) -> Vec<String> {
+fn play(run: &Run, translate: fn(Output) -> Output, both: fn(Output) -> Output) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let bin = dir.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
@@ -68,7 +84,7 @@ fn play(run: &Run, translate: fn(Output) -> Output) -> Vec<String> {
         stdout: run.stdout.clone().unwrap_or_default(),
         stderr: run.stderr.clone(),
     };
-    problems.extend(compare::differences(&real, &output));
+    problems.extend(compare::differences(&both(real), &both(output)));
     problems
 }
 
@@ -238,4 +254,48 @@ fn resource_commands_talk_as_the_real_ones() {
     };
     let name = "resource-status-list-drain-undrain";
     converse_in_guise(name, &skip, rewrite, |output| output);
+}
+
+#[test]
+fn job_lists_talk_as_the_real_ones() {
+    let skip = [
+        ("FLUX_URI=", "acts on a job that was made for it"),
+        ("flux top", "draws another screen"),
+        ("flux job list -a | head", "prints JSON whose keys came in another order"),
+        ("flux pstree", "asks which instance it stands in"),
+        ("--stats", "the real one asks for numbers on a connection of their own"),
+    ];
+    converse_at_any_time("jobs-list", &skip);
+}
+
+/// What `flux run` says after the submission, the real one says on a second connection.
+#[test]
+fn submissions_talk_as_the_real_ones() {
+    let skip = [
+        ("FLUX_URI=", "acts on a job that was made for it"),
+        ("flux run -n 2", "attaches on the connection that it has"),
+        ("flux run sh", "attaches on the connection that it has"),
+        ("| flux run", "attaches on the connection that it has"),
+        ("flux run --label-io", "attaches on the connection that it has"),
+        ("flux run --env", "attaches on the connection that it has"),
+        ("--begin-time", "asks for a time of today"),
+    ];
+    converse_at_any_time("submit-run-attach", &skip);
+}
+
+#[test]
+fn wrong_submissions_talk_as_the_real_ones() {
+    let skip = [("flux run nosuchcommand", "attaches on the connection that it has")];
+    converse_at_any_time("ingest-errors", &skip);
+}
+
+#[test]
+fn job_control_talks_as_the_real_one() {
+    let skip = [
+        ("FLUX_URI=", "acts on a job that was made for it"),
+        ("flux job eventlog", "says who may read it, in place of what failed"),
+    ];
+    for name in ["job-cancel-kill-raise-urgency", "cancelall", "job-update"] {
+        converse_at_any_time(name, &skip);
+    }
 }
