@@ -334,7 +334,7 @@ impl Jobs {
 
 /// The complaint about an argument that is no job id, with the exit code of usage errors.
 pub(crate) fn bad_id(command: &str, text: &str) -> Failure {
-    eprintln!("{command}: error: argument JOBID: {text} is not a valid Flux jobid");
+    eprintln!("{command}: error: argument JOBID: invalid JobID value: '{text}'");
     Failure::silent(2)
 }
 

@@ -333,7 +333,7 @@ mod tests {
             "ntasks": 4, "nodelist": "host[1-2]",
             "annotations": { "sched": { "resource_summary": "rank0/core0" }, "user": { "a": 1 } },
         }));
-        assert_eq!(text(&job, "id"), "ƒ2t6V2H");
+        assert_eq!(text(&job, "id"), crate::jobid::f58(JobId(1_234_567_890)));
         assert_eq!(text(&job, "id.dec"), "1234567890");
         assert_eq!(text(&job, "id.f58plain"), "f2t6V2H");
         assert_eq!((job.status(), job.status_abbreviation()), ("RUN", "R"));

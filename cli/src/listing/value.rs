@@ -85,7 +85,7 @@ impl Value {
             Value::Float(number) => float_text(*number),
             Value::Bool(true) => "True".to_owned(),
             Value::Bool(false) => "False".to_owned(),
-            Value::Id(id) => id.f58(),
+            Value::Id(id) => crate::jobid::f58(*id),
             Value::Time(seconds) if *seconds == 0.0 => String::new(),
             Value::Time(seconds) => local_time(*seconds, "%FT%T").unwrap_or_default(),
         }

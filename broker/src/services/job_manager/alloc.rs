@@ -33,6 +33,7 @@ pub struct Alloc {
     queue: Waiting,
     sent: HashSet<JobId>,
     scheduler: Option<Scheduler>,
+    had_scheduler: bool,
     running: u64,
     /// Told whenever resources go back.
     pub(super) freed: Rc<Notify>,
@@ -44,6 +45,13 @@ struct Scheduler {
     sender: Sender,
     /// Requests at a time; nothing is no limit.
     limit: Option<u32>,
+}
+
+impl Alloc {
+    /// There was one, and it is gone. The first comes when the brokers have told their resources.
+    pub(super) fn has_lost_scheduler(&self) -> bool {
+        self.scheduler.is_none() && self.had_scheduler
+    }
 }
 
 impl JobManager {
@@ -335,6 +343,7 @@ impl JobManager {
             _ => return Err(Errno::EPROTO.into()),
         };
         self.alloc.scheduler = Some(Scheduler { sender: sender.clone(), limit });
+        self.alloc.had_scheduler = true;
         let text = match limit {
             None => "scheduler: ready unlimited".to_owned(),
             Some(limit) => format!("scheduler: ready limited={limit}"),

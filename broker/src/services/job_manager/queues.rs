@@ -73,6 +73,23 @@ impl Default for Queue {
     }
 }
 
+/// A parent is another queue, and no virtual one (RFC 33).
+fn check_parents(queues: &BTreeMap<QueueName, Queue>) -> Result<(), Failure> {
+    for (name, queue) in queues {
+        let (Some(name), Some(parent)) = (name, &queue.parent) else { continue };
+        let wrong = match queues.get(&queue.parent) {
+            None => format!("parent queue '{parent}' is not configured"),
+            Some(_) if parent == name => "parent queue is itself".to_owned(),
+            Some(above) if above.parent.is_some() => {
+                format!("parent queue '{parent}' is itself a virtual queue")
+            }
+            Some(_) => continue,
+        };
+        return Err(Failure::new(Errno::EINVAL, format!("queues.{name}: {wrong}")));
+    }
+    Ok(())
+}
+
 impl Queues {
     /// Named queues begin stopped, until they are started once; the one without a name runs.
     pub(super) fn from_config(config: &Config, owner: u32) -> Result<Queues, Failure> {
@@ -88,8 +105,10 @@ impl Queues {
             let parent = table.get("parent").and_then(Value::as_str).map(str::to_owned);
             Queue { start: false, parent, ..Queue::default() }
         };
-        let queues = tables.iter().map(|(name, table)| (Some(name.clone()), queue(table)));
-        Ok(Queues { queues: queues.collect(), admission })
+        let queues: BTreeMap<_, _> =
+            tables.iter().map(|(name, table)| (Some(name.clone()), queue(table))).collect();
+        check_parents(&queues)?;
+        Ok(Queues { queues, admission })
     }
 
     /// Take over a new configuration; queues that stay keep their state.
@@ -142,17 +161,23 @@ impl Queues {
     }
 
     /// What is told of a queue (RFC 33).
-    fn status(&self, queue: &Queue) -> rpc::QueueStatusResponse {
-        let above = self.stopped_above(queue).filter(|_| queue.start);
+    fn status(&self, queue: &Queue, scheduler_lost: bool) -> rpc::QueueStatusResponse {
+        let (blocked, reason) = match self.stopped_above(queue) {
+            _ if scheduler_lost => (Some("scheduler"), "Scheduler is offline".to_owned()),
+            Some(parent) => (Some("parent"), format!("parent queue '{parent}' is stopped")),
+            None => (None, String::new()),
+        };
+        let blocked = blocked.filter(|_| queue.start);
+        let start = queue.start && blocked.is_none();
         rpc::QueueStatusResponse {
             enable: queue.enable,
-            start: queue.start && above.is_none(),
+            start,
             disable_reason: queue.disable_reason.clone().filter(|_| !queue.enable),
-            stop_reason: match above {
-                Some(parent) => Some(format!("parent queue '{parent}' is stopped")),
-                None => queue.stop_reason.clone().filter(|_| !queue.start),
+            stop_reason: match blocked {
+                Some(_) => Some(reason),
+                None => queue.stop_reason.clone().filter(|_| !start),
             },
-            blocked: above.map(|_| "parent".to_owned()),
+            blocked: blocked.map(str::to_owned),
             parent: queue.parent.clone(),
         }
     }
@@ -273,7 +298,7 @@ impl JobManager {
             };
             Failure::new(Errno::EINVAL, text)
         })?;
-        Ok(self.queues.status(queue))
+        Ok(self.queues.status(queue, self.alloc.has_lost_scheduler()))
     }
 
     /// Take over what the former instance wrote down.

@@ -233,12 +233,15 @@ fn states(names: &[String]) -> Result<u32, Failure> {
 
 pub(super) fn state_mask(names: &[String]) -> Result<u32, Failure> {
     let mut states = 0;
-    for name in names {
+    for name in names.iter().filter(|name| !name.is_empty()) {
         states |= joblist::state_mask(name).ok_or_else(|| {
             Failure::new(format_args!("error parsing --states: {name} is unknown"))
         })?;
     }
-    Ok(states)
+    match states {
+        0 => Err(Failure::new("no states specified")),
+        states => Ok(states),
+    }
 }
 
 #[cfg(test)]
