@@ -56,6 +56,8 @@ pub struct Content {
     backing_generation: u64,
     /// Why blobs could not be stored; nothing more is sent until a retry.
     trouble: Option<Failure>,
+    /// It has been said that blobs could not be stored, and none could since.
+    troubled: bool,
     retry_scheduled: bool,
     /// On rank 0: what comes is not given to the backing store before more has come.
     gathering: bool,
@@ -86,6 +88,7 @@ impl Service for Content {
             backing_name: attrs.get("content.backing-module"),
             backing_generation: 0,
             trouble: None,
+            troubled: false,
             retry_scheduled: false,
             gathering: false,
             purge_scheduled: false,

@@ -224,6 +224,9 @@ impl Content {
             Ok(()) => {
                 self.cache.stored(&blobref);
                 self.trouble = None;
+                if std::mem::take(&mut self.troubled) {
+                    context.log(Severity::Notice, "content store: blobs are stored again");
+                }
                 self.answer_stores(&blobref, &Ok(()));
                 self.finish_flushes(context);
                 if self.cache.dirty_bytes() <= self.options.dirty_limit {
@@ -236,7 +239,7 @@ impl Content {
     }
 
     fn not_stored(&mut self, context: &Context<Self>, blobref: Blobref, failure: Failure) {
-        if self.trouble.is_none() {
+        if !std::mem::replace(&mut self.troubled, true) {
             context.log(Severity::Crit, format!("content store: {failure}"));
         }
         if self.rank > 0 {

@@ -51,6 +51,10 @@ impl Database {
         StoreError::Sqlite { path: self.options.path.clone(), error }
     }
 
+    fn bad_checkpoint(&self, error: &dyn std::error::Error) -> StoreError {
+        StoreError::BadCheckpoint { path: self.options.path.clone(), reason: error.to_string() }
+    }
+
     /// The blob, checked against its digest.
     pub(super) fn load(&self, blobref: &Blobref) -> Result<Bytes, StoreError> {
         let row: Option<(i64, Value)> = self
@@ -127,15 +131,14 @@ impl Database {
         rows.into_iter()
             .map(|(id, value)| match serde_json::from_str(&value) {
                 Ok(checkpoint) => Ok((id, checkpoint)),
-                Err(error) => Err(StoreError::BadCheckpoint(error.to_string())),
+                Err(error) => Err(self.bad_checkpoint(&error)),
             })
             .collect()
     }
 
     /// When this returns, the checkpoint and every blob that was stored before are on the disk.
     pub(super) fn put_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        let value = json::to_string(checkpoint)
-            .map_err(|error| StoreError::BadCheckpoint(error.to_string()))?;
+        let value = json::to_string(checkpoint).map_err(|error| self.bad_checkpoint(&error))?;
         let max = self.options.max_checkpoints;
         // In WAL mode NORMAL leaves the log unsynced until it is copied back. The sync of this
         // transaction takes all earlier ones with it.

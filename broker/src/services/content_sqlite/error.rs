@@ -15,6 +15,8 @@ pub(super) enum StoreError {
     InUse { path: PathBuf },
     #[error("{} is not a content database: {reason}; move it away, or restore it from a dump",
         path.display())]
+    NoDatabase { path: PathBuf, reason: String },
+    #[error("{} is damaged: {reason}; move it away, and restore it from a dump", path.display())]
     Corrupt { path: PathBuf, reason: String },
     #[error("{} holds {holds} content, but content.hash is {wanted}", path.display())]
     HashType { path: PathBuf, holds: HashType, wanted: HashType },
@@ -26,8 +28,9 @@ pub(super) enum StoreError {
     Damaged(Blobref, String),
     #[error("no checkpoint")]
     NoCheckpoint,
-    #[error("invalid checkpoint in the database: {0}")]
-    BadCheckpoint(String),
+    #[error("{}: a checkpoint in the database is invalid: {reason}; restore it from a dump",
+        path.display())]
+    BadCheckpoint { path: PathBuf, reason: String },
     #[error("{0}")]
     Invalid(String),
     /// The error of a transaction that several blobs were in.
@@ -47,9 +50,10 @@ impl StoreError {
             StoreError::Damaged(..) => Errno::EIO,
             StoreError::Reported(failure) => failure.errno,
             StoreError::Closed => Errno::ENOSYS,
-            StoreError::Corrupt { .. }
+            StoreError::NoDatabase { .. }
+            | StoreError::Corrupt { .. }
             | StoreError::HashType { .. }
-            | StoreError::BadCheckpoint(_)
+            | StoreError::BadCheckpoint { .. }
             | StoreError::Invalid(_) => Errno::EINVAL,
         }
     }
@@ -69,7 +73,8 @@ impl From<StoreError> for Failure {
             StoreError::Unknown | StoreError::NoCheckpoint => error.errno().into(),
             // SQLite says "database or disk is full".
             StoreError::Sqlite { ref path, .. } if error.errno() == Errno::ENOSPC => {
-                Failure::new(Errno::ENOSPC, format!("{}: {}", path.display(), Errno::ENOSPC))
+                let (path, what) = (path.display(), Errno::ENOSPC);
+                Failure::new(Errno::ENOSPC, format!("{path}: {what}, make room there"))
             }
             _ => Failure::new(error.errno(), error.to_string()),
         }

@@ -32,6 +32,7 @@ impl Database {
         if found.unclean || found.size <= CHECK_ALWAYS_UP_TO {
             quick_check(&db, &path)?;
         }
+        check_tables(&db, &path)?;
         create_tables(&db).map_err(|error| explain(&path, error))?;
         migrate_checkpoint(&db, &path)?;
         check_hash_type(&db, &options)?;
@@ -88,7 +89,8 @@ fn prepare_file(path: &Path) -> Result<Found, StoreError> {
     let mut magic = Vec::new();
     file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(file_error)?;
     if size > 0 && magic != MAGIC {
-        return Err(corrupt(path, "it does not begin like an SQLite 3 file"));
+        let reason = "it does not begin like an SQLite 3 file".to_owned();
+        return Err(StoreError::NoDatabase { path: path.to_owned(), reason });
     }
     Ok(Found { size, unclean })
 }
@@ -128,6 +130,25 @@ fn quick_check(db: &Connection, path: &Path) -> Result<(), StoreError> {
     if verdict == "ok" { Ok(()) } else { Err(corrupt(path, verdict)) }
 }
 
+/// What is somebody else's is not to be written to.
+fn check_tables(db: &Connection, path: &Path) -> Result<(), StoreError> {
+    let explain = |error| explain(path, error);
+    let mut statement =
+        db.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").map_err(explain)?;
+    let names = statement.query_map([], |row| row.get(0)).map_err(explain)?;
+    let tables: Vec<String> = names.collect::<Result<_, _>>().map_err(explain)?;
+    if tables.is_empty() {
+        return Ok(());
+    }
+    for column in ["hash", "size", "object"] {
+        if !db.column_exists(None, "objects", column).map_err(explain)? {
+            let reason = format!("it has other tables, and none of objects with a {column}");
+            return Err(StoreError::NoDatabase { path: path.to_owned(), reason });
+        }
+    }
+    Ok(())
+}
+
 fn create_tables(db: &Connection) -> rusqlite::Result<()> {
     db.execute_batch(
         "CREATE TABLE IF NOT EXISTS objects(\
@@ -165,7 +186,7 @@ fn migrate_checkpoint(db: &Connection, path: &Path) -> Result<(), StoreError> {
     if let Some(value) = &value
         && serde_json::from_str::<flux_protocol::rpc::content::Checkpoint>(value).is_err()
     {
-        return Err(StoreError::BadCheckpoint(value.clone()));
+        return Err(StoreError::BadCheckpoint { path: path.to_owned(), reason: value.clone() });
     }
     migrate(value).map_err(explain)
 }

@@ -248,7 +248,7 @@ impl Thread {
     fn publish(&self) -> Result<(), StoreError> {
         // One that can't be read is an error of `checkpoint-get`, not of opening the file.
         let checkpoints = match self.database.checkpoints() {
-            Err(StoreError::BadCheckpoint(_)) => Vec::new(),
+            Err(StoreError::BadCheckpoint { .. }) => Vec::new(),
             result => result?,
         };
         self.update(|stats| stats.checkpoints = checkpoints);

@@ -82,7 +82,8 @@ impl Batch {
     }
 }
 
-/// Store, then submit. What the job manager refuses is removed again.
+/// Store, then submit. What the job manager refuses is removed again, and what it never got; one
+/// that it got and could not store has an eventlog, and stays.
 async fn hand_over(
     handle: &Handle,
     entries: &[Entry],
@@ -96,7 +97,10 @@ async fn hand_over(
         handle.rpc_to::<job_manager::Submit>(MANAGER, &job_manager::SubmitRequest { jobs }).await;
     let refused: Vec<JobId> = match &submitted {
         Ok(response) => response.errors.iter().map(|(id, _)| *id).collect(),
-        Err(_) => entries.iter().map(|entry| entry.id).collect(),
+        Err(failure) if failure.errno == Errno::ENOSYS => {
+            entries.iter().map(|entry| entry.id).collect()
+        }
+        Err(_) => Vec::new(),
     };
     if !refused.is_empty() {
         let ops = refused

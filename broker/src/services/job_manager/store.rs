@@ -2,6 +2,11 @@
 //!
 //! One commit is under way at a time; what is appended meanwhile goes into the next. So a single
 //! job waits for nobody, and a flood of jobs shares commits.
+//!
+//! When a commit does not get onto the disk, the KVS has it all the same, and it is on the disk
+//! with the next one that gets there. Until then no job is taken.
+
+use std::time::Duration;
 
 use flux_protocol::eventlog::Event;
 use flux_protocol::failure::Failure;
@@ -11,6 +16,9 @@ use flux_protocol::treeobj::Treeobj;
 
 use super::{Context, JobManager};
 use crate::log::Severity;
+
+/// How long after a commit that failed the next one is tried, if nothing happens before.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Runs when what was appended before it is durable, or has failed.
 type After = Box<dyn FnOnce(&mut JobManager, &Context, &Result<(), Failure>)>;
@@ -24,6 +32,8 @@ pub struct Store {
     /// There is a place from which the next instance starts: every commit is on the disk before
     /// it is answered, so that a crash takes back nothing that somebody may have seen.
     durable: bool,
+    /// Why the last commit failed.
+    trouble: Option<Failure>,
 }
 
 #[derive(Default)]
@@ -50,6 +60,11 @@ impl Store {
     /// Number of commits so far.
     pub fn commits(&self) -> u64 {
         self.commits
+    }
+
+    /// Nothing can be stored at present, for this reason.
+    pub(super) fn trouble(&self) -> Option<&Failure> {
+        self.trouble.as_ref()
     }
 
     /// Append an event to a job's eventlog.
@@ -113,20 +128,20 @@ impl Store {
         let Batch { ops, after, .. } = self.take();
         let handle = context.handle().clone();
         let request = commit_request(ops, self.durable);
+        // The commit that failed is on the disk once another one is, an empty one too.
+        let retry = self.trouble.is_some();
         self.commits += 1;
         let again = context.clone();
         context.spawn(
             async move {
-                match request.ops.is_empty() {
+                match request.ops.is_empty() && !retry {
                     true => Ok(()),
                     false => handle.rpc::<kvs::Commit>(&request).await.map(|_| ()),
                 }
             },
             move |manager: &mut JobManager, result: Result<(), Failure>| {
                 manager.store.committing = false;
-                if let Err(failure) = &result {
-                    again.log(Severity::Err, format!("could not store events: {failure}"));
-                }
+                manager.store.heed(&again, &result);
                 for after in after {
                     after(manager, &again, &result);
                 }
@@ -135,6 +150,30 @@ impl Store {
                 }
             },
         );
+    }
+
+    /// Say once that nothing can be stored, and once that it can be again.
+    fn heed(&mut self, context: &Context, result: &Result<(), Failure>) {
+        match result {
+            Ok(()) if self.trouble.take().is_some() => {
+                context.log(Severity::Notice, "events are stored again, jobs are taken again");
+            }
+            Ok(()) => {}
+            Err(failure) => {
+                if self.trouble.is_none() {
+                    let text = format!("could not store events, no job is taken: {failure}");
+                    context.log(Severity::Err, text);
+                }
+                self.trouble = Some(failure.clone());
+                let again = context.clone();
+                context.spawn(tokio::time::sleep(RETRY_DELAY), move |manager, ()| {
+                    let manager: &mut JobManager = manager;
+                    if manager.store.trouble.is_some() {
+                        manager.store.commit_later(&again);
+                    }
+                });
+            }
+        }
     }
 
     fn take(&mut self) -> Batch {

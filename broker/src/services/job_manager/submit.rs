@@ -1,7 +1,9 @@
 //! New jobs, as job-ingest hands them over.
 //!
 //! A job that is refused leaves no trace here; job-ingest removes what it has stored of it. The
-//! others are answered when their submit event can't be lost any more.
+//! others are answered when their submit event can't be lost any more. If it can't be stored, the
+//! job has an exception by the time its submitter hears of it: nobody looks after a job that was
+//! refused.
 
 use std::rc::Rc;
 
@@ -54,6 +56,9 @@ impl JobManager {
         job.urgency = new.urgency;
         job.flags = new.flags;
         job.t_submit = new.t_submit;
+        if let Some(trouble) = self.store.trouble() {
+            return Err(format!("jobs can't be stored: {trouble}"));
+        }
         self.queues.check_submit(job.userid, queues::queue_of(&job).as_deref())?;
         Ok(job)
     }
@@ -66,16 +71,30 @@ impl JobManager {
         mut errors: Vec<(JobId, String)>,
         call: Call<rpc::SubmitResponse>,
     ) {
+        let mut begun = Vec::new();
         for (job, introduction) in introduced {
             match introduction {
                 Introduction::Refused(text) => errors.push((job.id, text)),
-                Introduction::Welcome { effects } => self.begin(context, job, effects),
+                Introduction::Welcome { effects } => {
+                    begun.push(job.id);
+                    self.begin(context, job, effects);
+                }
             }
         }
         let response = rpc::SubmitResponse { errors };
-        self.store.then(context, move |_, _, result: &Result<(), Failure>| {
+        self.store.then(context, move |manager, context, result: &Result<(), Failure>| {
+            if let Err(failure) = result {
+                manager.give_up(context, &begun, failure);
+            }
             call.finish(result.clone().map(|()| response));
         });
+    }
+
+    fn give_up(&mut self, context: &Context, ids: &[JobId], failure: &Failure) {
+        let (owner, note) = (context.broker().owner().0, format!("could not be stored: {failure}"));
+        for id in ids {
+            self.raise_exception(context, *id, "submit", 0, owner, &note);
+        }
     }
 
     fn begin(

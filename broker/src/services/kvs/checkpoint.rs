@@ -37,6 +37,8 @@ pub(super) struct Checkpoints {
     waiting: Vec<Synced>,
     /// Sequence number of the last one.
     last: Option<i64>,
+    /// The last one could not be written, which has been said.
+    failing: bool,
 }
 
 impl Checkpoints {
@@ -106,10 +108,13 @@ impl Kvs {
             match result {
                 Ok(Empty) => {
                     kvs.checkpoints.last = Some(seq);
+                    kvs.checkpoints.failing = false;
                     kvs.answer_synced(&then, synced);
                 }
                 Err(failure) => {
-                    then.log(Severity::Err, format!("checkpoint: {failure}"));
+                    if !std::mem::replace(&mut kvs.checkpoints.failing, true) {
+                        then.log(Severity::Err, format!("checkpoint: {failure}"));
+                    }
                     let names = fail_synced(synced, &failure);
                     publish_error(&then, rpc::PRIMARY, names, &failure);
                 }

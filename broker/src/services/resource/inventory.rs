@@ -33,7 +33,7 @@ pub enum TargetsError {
 /// Why resources can't be used for this instance.
 #[derive(Debug, thiserror::Error)]
 pub enum InventoryError {
-    #[error("error reranking R: {0}")]
+    #[error("error reranking R: {0}; R must have the hosts of bootstrap.hosts, see flux-R(1)")]
     Rerank(RError),
 }
 
@@ -147,7 +147,8 @@ mod tests {
         let error = Inventory::configured(set("0-2", "a[0-2]", "0"), Some(&hosts("a0,a1,b")));
         assert_eq!(
             error.unwrap_err().to_string(),
-            "error reranking R: Host b not found in resources"
+            "error reranking R: Host b not found in resources; R must have the hosts of \
+             bootstrap.hosts, see flux-R(1)"
         );
     }
 
