@@ -12,6 +12,8 @@ pub(crate) struct Package {
     pub(crate) summary: &'static str,
     /// Packages that it is nothing without.
     pub(crate) needs: &'static [&'static str],
+    /// Packages of the system that it makes use of.
+    pub(crate) recommends: &'static [&'static str],
     files: &'static [File],
 }
 
@@ -48,7 +50,8 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         name: "flux-core",
         summary: "Flux resource manager: broker, job shell, commands and a FIFO scheduler",
-        needs: &[],
+        needs: &["systemd | systemd-standalone-sysusers"],
+        recommends: &["libhwloc15", "munge"],
         files: &[
             File { from: From::Program("flux"), to: "usr/bin/flux", mode: 0o755 },
             program("flux-broker", "usr/libexec/flux/flux-broker"),
@@ -75,6 +78,7 @@ pub(crate) const PACKAGES: &[Package] = &[
         name: "flux-security",
         summary: "Flux resource manager: the program that starts processes as other users",
         needs: &[],
+        recommends: &["munge"],
         files: &[
             File { from: From::Program("flux-imp"), to: "usr/libexec/flux/flux-imp", mode: 0o4755 },
             folder("etc/examples/security", "usr/share/doc/flux-security/examples/security"),
@@ -87,6 +91,7 @@ pub(crate) const PACKAGES: &[Package] = &[
         name: "flux-sched",
         summary: "Flux resource manager: schedulers beyond the FIFO one",
         needs: &["flux-core"],
+        recommends: &[],
         files: &[
             File { from: From::Plugins(SCHED_PLUGINS), to: "usr/lib/flux/plugins", mode: 0o644 },
             source("README.md", "usr/share/doc/flux-sched/README.md"),
@@ -96,6 +101,7 @@ pub(crate) const PACKAGES: &[Package] = &[
         name: "flux-accounting",
         summary: "Flux resource manager: accounting of users and banks, multi-factor priority",
         needs: &["flux-core"],
+        recommends: &[],
         files: &[
             File {
                 from: From::Plugins(ACCOUNTING_PLUGINS),
