@@ -19,6 +19,8 @@ pub enum InterfaceError {
     Resolve { host: String, error: std::io::Error },
     #[error("{uri}: {name} is neither an address nor an interface of this host")]
     NoInterface { uri: String, name: String },
+    #[error("{0}: IPv6 is off; set bootstrap.enable_ipv6 = true")]
+    Ipv6Off(String),
 }
 
 /// Which address other hosts are to use (`tbon.interface-hint`).
@@ -61,8 +63,12 @@ pub(super) fn primary_address(hint: &Hint, prefer_v6: bool) -> Result<IpAddr, In
 pub(super) fn resolve_bind(uri: &str, prefer_v6: bool) -> Result<String, InterfaceError> {
     let Some((host, port)) = tcp_host_port(uri) else { return Ok(uri.to_owned()) };
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    if host == "*" || bare.parse::<IpAddr>().is_ok() {
-        return Ok(uri.to_owned());
+    match bare.parse::<IpAddr>() {
+        // Of libzmq's own error nobody would guess what to do.
+        Ok(IpAddr::V6(_)) if !prefer_v6 => return Err(InterfaceError::Ipv6Off(uri.to_owned())),
+        Ok(_) => return Ok(uri.to_owned()),
+        Err(_) if host == "*" => return Ok(uri.to_owned()),
+        Err(_) => {}
     }
     match named_address(host, prefer_v6)? {
         Some(address) => Ok(format!("tcp://{}:{port}", bracketed(address))),

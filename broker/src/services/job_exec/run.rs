@@ -21,6 +21,9 @@ use crate::log::Severity;
 /// wait(2) status of a task that exited with 1.
 pub(super) const EXIT_1: i32 = 0x100;
 
+/// Severity of an exception that does not end the job.
+pub(super) const MILD: u32 = 2;
+
 /// What is known of the job, and what happens to it.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -116,8 +119,9 @@ impl Run {
     }
 
     /// A node whose loss ends the job; all are, unless the job has said otherwise.
-    pub(super) fn is_critical(&self, shell_rank: u32) -> bool {
-        self.critical.borrow().as_ref().is_none_or(|ranks| ranks.contains(shell_rank))
+    pub(super) fn is_critical(&self, shell_rank: usize) -> bool {
+        let rank = u32::try_from(shell_rank).unwrap_or(u32::MAX);
+        self.critical.borrow().as_ref().is_none_or(|ranks| ranks.contains(rank))
     }
 
     pub(super) fn stats(&self) -> Value {
@@ -137,6 +141,12 @@ impl Run {
 
     pub(super) fn tell_exception(&self, kind: &str, note: &str) {
         self.tell(exception(kind, note));
+    }
+
+    /// An exception that the job survives.
+    pub(super) fn tell_mild_exception(&self, kind: &str, note: &str) {
+        let (kind, note) = (kind.to_owned(), note.to_owned());
+        self.tell(StartEvent::Exception { severity: MILD, kind, note });
     }
 
     /// A fatal exception was raised on the job, here or elsewhere.

@@ -7,17 +7,19 @@ use std::rc::Rc;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::layout::Layout;
-use flux_protocol::message::Nodeid;
+use flux_protocol::message::{Flags, Nodeid};
+use flux_protocol::payload::encode_json;
 use flux_protocol::r::ResourceSet;
 use flux_protocol::rpc::job_exec::StartEvent;
 use flux_protocol::rpc::rexec::{self, ExecRequest, ExecResponse, Io};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Context;
 use super::guest;
 use super::imp::{self, Launch};
-use super::run::{EXIT_1, Run};
+use super::run::{EXIT_1, MILD, Run};
 use crate::log::Severity;
+use crate::rc::signal_text;
 
 /// Broker ranks by shell rank, and what became of the shells.
 #[derive(Debug)]
@@ -83,6 +85,12 @@ impl Shells {
         }
     }
 
+    /// Where the first shell runs, if it does.
+    fn leader(&self) -> Option<u32> {
+        let shells = self.shells.borrow();
+        shells.first().filter(|shell| shell.status.is_none()).map(|shell| shell.rank)
+    }
+
     /// Of the first shell, which leads the others; none when it was never started.
     pub(super) fn leader_status(&self) -> Option<i32> {
         self.shells.borrow().first()?.status
@@ -141,7 +149,9 @@ impl Run {
                     self.shell_started(context, index, pid);
                 }
                 Ok(ExecResponse::Output { io, .. }) => self.shell_output(context, index, &io),
-                Ok(ExecResponse::Finished { status }) => self.shell_finished(index, status),
+                Ok(ExecResponse::Finished { status }) => {
+                    self.shell_finished(context, index, status);
+                }
                 Ok(_) => {}
                 Err(failure) if failure.errno == Errno::ENODATA => return Ok(()),
                 Err(failure) => return Err(failure),
@@ -173,7 +183,7 @@ impl Run {
         }
     }
 
-    fn shell_finished(self: &Rc<Self>, index: usize, status: i32) {
+    fn shell_finished(self: &Rc<Self>, context: &Context, index: usize, status: i32) {
         let mut refusal = None;
         self.shells().update(index, |shell| {
             shell.status = Some(status);
@@ -185,6 +195,21 @@ impl Run {
             self.tell_exception("exec", &format!("IMP on {host}: {refusal}"));
         }
         self.barrier.shell_exited(status);
+        // When the job is ended, its shells are killed at the last.
+        if libc::WIFSIGNALED(status) && !self.has_ended() {
+            self.shell_killed(context, index, libc::WTERMSIG(status));
+        }
+    }
+
+    /// A shell that died without a word; the others of its job still run.
+    fn shell_killed(&self, context: &Context, index: usize, signal: i32) {
+        let (host, cause) = (self.shells().host(index), signal_text(signal));
+        let note = format!("shell rank {index} (on {host}): {cause}");
+        match index {
+            // Nobody is left who could end the job in good order.
+            0 => self.tell_exception("exec", &note),
+            _ => self.shell_lost(context, index, &note),
+        }
     }
 
     /// The shell could not be started, or its node is gone.
@@ -197,13 +222,22 @@ impl Run {
     ) {
         let host = self.shells().host(index);
         let lost = failure.errno == Errno::EHOSTUNREACH;
+        let survives = lost && !self.is_critical(index);
         self.shells().update(index, |shell| {
-            shell.status = Some(if lost { libc::SIGKILL } else { 0x7f00 });
+            shell.status = Some(match lost {
+                // An instance that goes on without a broker has not failed.
+                true if survives => 0,
+                true => libc::SIGKILL,
+                false => 0x7f00,
+            });
             shell.pid = None;
         });
-        if lost && !self.is_critical(u32::try_from(index).unwrap_or(u32::MAX)) {
-            let text = format!("{}: lost contact with job shell on {host}", self.id().f58());
-            context.log(Severity::Warning, text);
+        if survives {
+            self.shell_lost(
+                context,
+                index,
+                &format!("node failure on {host} (shell rank {index})"),
+            );
             return;
         }
         let note = match lost {
@@ -213,6 +247,35 @@ impl Run {
         let kind = if lost { "node-failure" } else { "exec" };
         self.tell_exception(kind, &note);
         self.barrier.fail(context);
+    }
+
+    /// Let the first shell know, which would wait for what the lost one has to say. That the job
+    /// can do without it is told with an exception that is not fatal; else somebody ends the job.
+    fn shell_lost(&self, context: &Context, index: usize, note: &str) {
+        let critical = self.is_critical(index);
+        let text = format!("{}: {note}", self.id().f58());
+        context.log(Severity::Warning, text);
+        if !critical {
+            self.tell_mild_exception("node-failure", note);
+        }
+        let Some(leader) = self.shells().leader() else { return };
+        let exception = json!({
+            "type": "lost-shell",
+            "severity": if critical { 0 } else { MILD },
+            "shell_rank": index,
+            // What the job's exception says is not said twice.
+            "message": if critical { note } else { "" },
+        });
+        let topic = format!("{}-shell-{}.exception", self.userid(), self.id().f58_plain());
+        let told = encode_json(&exception).map_err(|error| error.to_string()).and_then(|payload| {
+            let handle = context.handle();
+            let sent = handle.try_notify_raw(topic, Nodeid(leader), Flags::default(), payload);
+            sent.map_err(|failure| failure.to_string())
+        });
+        if let Err(failure) = told {
+            let text = format!("{}: lost-shell: {failure}", self.id().f58());
+            context.log(Severity::Err, text);
+        }
     }
 
     /// The shell's command line and environment; the job's own environment is the shell's to set.

@@ -45,8 +45,6 @@ struct Broker {
     pid: Option<i32>,
     pmi: Option<OwnedWriteHalf>,
     exit_code: u8,
-    /// The answer to `start.run`, due when its PMI client has finished, or it has exited.
-    starting: Option<Reply>,
     waiting: Option<Reply>,
 }
 
@@ -219,7 +217,6 @@ impl Instance<'_> {
             Ok(Action::Reply(reply)) => self.send(rank, &reply).await,
             Ok(Action::Finalized(reply)) => {
                 self.send(rank, &reply).await;
-                self.answer_run(rank, Ok(Value::Null));
             }
             Ok(Action::Wait) => {}
             Ok(Action::Complete) => {
@@ -270,7 +267,6 @@ impl Instance<'_> {
                 reply.send(Ok(json!({ "exit_rc": code })));
             }
         }
-        self.answer_run(rank, Err(Errno::ECHILD));
         if self.test.exit_any {
             self.exit_code = self.exit_code.max(code);
             self.set_exit_timer();
@@ -301,12 +297,6 @@ impl Instance<'_> {
 
     // --- control ---
 
-    fn answer_run(&mut self, rank: u32, answer: Result<Value, Errno>) {
-        if let Some(reply) = self.broker(rank).and_then(|broker| broker.starting.take()) {
-            reply.send(answer);
-        }
-    }
-
     fn control(&mut self, request: Request, reply: Reply) -> Result<(), Failure> {
         let rank = match request {
             Request::Status => {
@@ -329,8 +319,8 @@ impl Instance<'_> {
             Request::Wait { .. } => broker.waiting = Some(reply),
             Request::Run { .. } if broker.pid.is_some() => reply.send(Err(Errno::EEXIST)),
             Request::Run { .. } => {
-                broker.starting = Some(reply);
                 self.start(rank)?;
+                reply.send(Ok(Value::Null));
             }
         }
         Ok(())

@@ -1,0 +1,157 @@
+//! Instances within instances: batch jobs, the loss of nodes under them, and how they end. The
+//! programs are those of the same build: run `cargo build --workspace` first.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const FLUX: &str = env!("CARGO_BIN_EXE_flux");
+
+/// Common to all scripts: `until CONDITION` with a limit, and the process id of a broker.
+const PRELUDE: &str = "set -e
+export FLUX_URI_RESOLVE_LOCAL=t
+until_true() {
+    tries=0
+    until \"$@\"; do
+        tries=$((tries + 1))
+        test $tries -lt 600 || { echo \"never: $*\" >&2; exit 1; }
+        sleep 0.1
+    done
+}
+broker_of() { flux exec -r $1 sh -c 'echo $PPID'; }
+";
+
+/// What a script prints that is the initial program of an instance of four nodes, all of them
+/// below rank 0; it has a folder of its own.
+fn run(script: &str) -> String {
+    let broker = Path::new(FLUX).with_file_name("flux-broker");
+    assert!(broker.is_file(), "{} is missing: build the workspace first", broker.display());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("script.sh");
+    std::fs::write(&path, format!("{PRELUDE}{script}")).unwrap();
+    let programs = Path::new(FLUX).parent().unwrap().display().to_string();
+    let search = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
+    let output = Command::new("timeout")
+        .args(["170", FLUX, "start", "-s4", "--test-exit-timeout=none", "--test-exit-mode=leader"])
+        .args(["-o,-Stbon.topo=kary:0", "--test-pmi-clique=per-broker", "sh"])
+        .arg(&path)
+        .current_dir(dir.path())
+        .env("PATH", search)
+        .env("TMPDIR", dir.path())
+        .env("LANG", "C.UTF-8")
+        .env_remove("FLUX_URI")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (said, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}\n{errors}");
+    said.into_owned()
+}
+
+/// A batch script that says when it runs, and goes on until it is told.
+const WAITING: &str = "cat >batch.sh <<'END'
+#!/bin/sh
+flux overlay status --wait=full --timeout=60s --summary >/dev/null
+flux getattr broker.critical-ranks >critical
+touch running
+until test -e go; do sleep 0.1; done
+END
+";
+
+#[test]
+fn a_batch_instance_survives_the_loss_of_a_node_that_is_not_critical() {
+    let said = run(&format!(
+        "{WAITING}
+id=$(flux batch -N4 -n4 -o exit-timeout=none -B-Stbon.topo=kary:2 batch.sh)
+until_true test -e running
+echo critical $(cat critical)
+kill -9 $(broker_of 3)
+flux job wait-event -t 60s -f text $id exception | cut -d' ' -f2-
+flux jobs -no {{status_abbrev}} $id
+touch go
+flux job status $id && echo success
+flux job eventlog $id | grep -c ' exception '
+"
+    ));
+    let lines: Vec<&str> = said.lines().collect();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let note = format!(
+        "exception type=\"node-failure\" severity=2 note=\"node failure on {} (shell rank 3)\" \
+         userid={}",
+        host.trim(),
+        nix::unistd::getuid()
+    );
+    assert_eq!(lines, ["critical 0-1", &note, "R", "success", "1"]);
+}
+
+#[test]
+fn a_batch_instance_ends_with_the_loss_of_a_critical_node() {
+    let said = run(&format!(
+        "{WAITING}
+id=$(flux batch -N4 -n4 -B-Stbon.topo=kary:2 batch.sh)
+until_true test -e running
+kill -9 $(broker_of 1)
+flux job wait-event -t 60s -m severity=0 $id exception | cut -d' ' -f2,3,4
+flux job wait-event -t 60s $id clean >/dev/null
+flux job status $id 2>/dev/null || echo failure
+"
+    ));
+    assert_eq!(said, "exception type=\"node-failure\" severity=0\nfailure\n");
+}
+
+/// The shell of one node dies, and its node does not.
+#[test]
+fn a_job_hears_of_a_shell_that_was_killed() {
+    let said = run("
+id=$(flux submit -N4 -o exit-timeout=none sh -c \"
+    flux pmi barrier
+    test \\$FLUX_TASK_RANK = 2 && kill -9 \\$PPID
+    sleep 3600\")
+until_true sh -c \"flux job eventlog -p output $id | grep 'shell rank 2 (on .*): Killed' >lost\"
+grep -o 'shell rank 2 (on .*): Killed' lost | sed 's/(on .*)/(on HOST)/'
+flux cancel $id
+flux job wait-event -t 60s $id clean >/dev/null
+flux job eventlog -f text $id | grep -c ' exception '
+");
+    assert_eq!(said, "shell rank 2 (on HOST): Killed\n1\n");
+}
+
+#[test]
+fn a_batch_instance_that_is_shut_down_hangs_up_on_its_script_and_leaves_a_dump() {
+    let said = run("
+cat >batch.sh <<'END'
+#!/bin/sh
+flux kvs put here=yes
+touch running
+sleep 3600
+END
+id=$(flux batch -n1 -B-Scontent.dump=$PWD/dump.tar --conf=tbon.fanout=3 batch.sh)
+until_true test -e running
+flux proxy $id flux config get tbon.fanout
+flux shutdown --quiet $id
+flux job attach $id >/dev/null 2>&1 || echo $?
+tar -tf dump.tar | grep here
+");
+    assert_eq!(said, "3\n129\nhere\n");
+}
+
+#[test]
+fn instances_nest_and_know_their_level_their_resources_and_their_parent() {
+    let said = run("
+cat >inner.sh <<'END'
+#!/bin/sh
+echo level $(flux getattr instance-level) cores $(flux resource list -s all -no '{ncores}')
+if test $(flux getattr instance-level) -lt 3; then
+    level=$(flux getattr instance-level)
+    id=$(flux batch -n1 --output=out-$level inner.sh)
+    flux job wait-event -t 100s $id clean >/dev/null
+    cat out-$level
+fi
+END
+id=$(flux batch -n2 -N2 --output=first inner.sh)
+flux job wait-event -t 100s $id clean >/dev/null
+cat first
+");
+    assert_eq!(said, "level 1 cores 2\nlevel 2 cores 1\nlevel 3 cores 1\n");
+}
