@@ -71,6 +71,7 @@ commands! {
     "env" Builtin cmd::env::Env: "Print the flux environment or execute COMMAND inside it";
     "event" Optparse cmd::event::Event: "Send and receive Flux events";
     "exec" Optparse cmd::exec::Exec: "Execute processes across flux ranks";
+    "fsck" Builtin cmd::fsck::Fsck: "Check integrity of content store data";
     "gc" Builtin cmd::gc::Gc: "Online garbage collection for KVS content";
     "getattr" Builtin cmd::attr::Getattr: "Get broker attribute";
     "help" Builtin cmd::help::Help: "Display help information for flux commands";
@@ -106,6 +107,7 @@ commands! {
     "setattr" Builtin cmd::attr::Setattr: "Set broker attribute";
     "sched" Builtin cmd::sched::Sched: "Ask why jobs wait";
     "shutdown" Builtin cmd::shutdown::Shutdown: "Shut down the Flux instance";
+    "sproc" Argparse cmd::sproc::Sproc: "List, signal and wait for subprocesses of brokers";
     "submit" Argparse cmd::submit::Submit: "Enqueue a job";
     "start" Optparse cmd::start::Start: "Bootstrap a local Flux instance";
     "startlog" Builtin cmd::startlog::Startlog: "List Flux instance startlog";

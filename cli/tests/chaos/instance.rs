@@ -8,8 +8,6 @@ use flux_client::{Client, Request};
 use flux_protocol::payload::{decode_json, encode_json};
 use serde_json::{Value, json};
 
-use crate::schedule::SIZE;
-
 /// Longer than anything takes on a machine that does much else.
 pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 const FLUX: &str = env!("CARGO_BIN_EXE_flux");
@@ -18,34 +16,35 @@ const KILL: i32 = 9;
 const ONLINE: &str = "resource status -s online -no {nnodes}";
 
 pub(crate) struct Instance {
+    size: u32,
     dir: tempfile::TempDir,
     start: Option<Child>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Instance {
-    /// A configuration with hosts that are pretended, and all brokers.
-    pub(crate) fn start() -> Instance {
+    /// A configuration with hosts that are pretended, and all brokers in a tree of that fanout.
+    pub(crate) fn start(size: u32, fanout: u32) -> Instance {
         let broker = Path::new(FLUX).with_file_name("flux-broker");
         assert!(broker.is_file(), "{} is missing: build the workspace first", broker.display());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let mut instance = Instance { dir, start: None, runtime };
+        let mut instance = Instance { size, dir, start: None, runtime };
         for name in ["conf", "run", "state"] {
             std::fs::create_dir(instance.path(name)).unwrap();
         }
         let (cert, r) = (instance.path("curve.cert"), instance.path("R"));
         assert!(instance.flux(&["keygen", &cert.display().to_string()]).status.success());
-        let hosts = format!("--hosts=c[0-{}]", SIZE - 1);
+        let hosts = format!("--hosts=c[0-{}]", size - 1);
         let encoded = instance.flux(&["R", "encode", &hosts, "--cores=0-1"]);
         std::fs::write(&r, encoded.stdout).unwrap();
         let text = format!(
             "[bootstrap]\ncurve_cert = \"{cert}\"\ndefault_bind = \"ipc://{run}/%h\"\n\
              default_connect = \"ipc://{run}/%h\"\nhosts = [ {{ host = \"c[0-{last}]\" }} ]\n\
-             [tbon]\ntopo = \"kary:2\"\n[resource]\npath = \"{r}\"\nnoverify = true\n",
+             [tbon]\ntopo = \"kary:{fanout}\"\n[resource]\npath = \"{r}\"\nnoverify = true\n",
             cert = cert.display(),
             run = instance.path("run").display(),
-            last = SIZE - 1,
+            last = size - 1,
             r = r.display(),
         );
         std::fs::write(instance.path("conf/system.toml"), text).unwrap();
@@ -61,7 +60,9 @@ impl Instance {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log"));
         let log = log.unwrap();
         let start = Command::new(FLUX)
-            .args(["start", &format!("-s{SIZE}"), &format!("--test-hosts=c[0-{}]", SIZE - 1)])
+            .arg("start")
+            .arg(format!("-s{}", self.size))
+            .arg(format!("--test-hosts=c[0-{}]", self.size - 1))
             .args(["--test-exit-timeout=none", "--test-exit-mode=leader"])
             .arg(format!("--test-rundir={}", self.path("run").display()))
             .arg(format!("--config-path={}", self.path("conf").display()))
@@ -104,16 +105,21 @@ impl Instance {
                 self.control("start.run", &json!({ "rank": rank }));
             }
             said = self.says("overlay status --summary");
-            said == "full" && self.says(ONLINE) == SIZE.to_string()
+            said == "full" && self.says(ONLINE) == self.size.to_string()
         });
         let status = self.says("overlay status");
         assert!(healed, "the tree does not heal, {said}:\n{status}\n{}", self.log());
     }
 
     fn dead(&self) -> Vec<u32> {
+        (0..).zip(self.pids()).filter(|(_, pid)| pid.is_none()).map(|(rank, _)| rank).collect()
+    }
+
+    /// The processes of the brokers, those that run.
+    pub(crate) fn pids(&self) -> Vec<Option<u64>> {
         let status = self.control("start.status", &json!({}));
         let brokers = status["procs"].as_array().unwrap();
-        (0..).zip(brokers).filter(|(_, broker)| broker["pid"] == -1).map(|(rank, _)| rank).collect()
+        brokers.iter().map(|broker| broker["pid"].as_u64()).collect()
     }
 
     fn control(&self, topic: &'static str, request: &Value) -> Value {
@@ -164,6 +170,10 @@ impl Instance {
             said == wanted
         });
         assert!(settled, "flux {command} still says: {said}\n{}", self.log());
+    }
+
+    pub(crate) fn until_online(&self) {
+        self.until_says(ONLINE, &self.size.to_string());
     }
 
     pub(crate) fn log(&self) -> String {

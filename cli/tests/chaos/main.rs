@@ -15,6 +15,7 @@
 
 mod history;
 mod instance;
+mod scale;
 mod schedule;
 
 use std::collections::BTreeSet;
@@ -51,7 +52,7 @@ fn chaos_loses_no_job_and_doubles_no_allocation_and_the_tree_heals() {
     }
     let begin = Instant::now();
     let mut chaos = Chaos {
-        instance: Instance::start(),
+        instance: Instance::start(SIZE, 2),
         submissions: Vec::new(),
         accepted: BTreeSet::new(),
         drained: BTreeSet::new(),
