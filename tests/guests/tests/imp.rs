@@ -5,6 +5,7 @@ mod imp {
     mod configuration;
     mod exec;
     mod forgery;
+    mod hostile;
     mod inherited;
     mod kill;
     mod run;

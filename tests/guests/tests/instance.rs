@@ -5,6 +5,7 @@ mod instance {
     mod access;
     mod captured;
     mod cost;
+    mod flood;
     mod host;
     mod jobs;
     mod perilog;
