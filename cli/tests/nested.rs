@@ -155,3 +155,29 @@ cat first
 ");
     assert_eq!(said, "level 1 cores 2\nlevel 2 cores 1\nlevel 3 cores 1\n");
 }
+
+/// Whoever got the nodes for a batch job is their master, and nobody else's.
+#[test]
+fn the_owner_of_a_batch_instance_changes_it_and_not_the_one_around_it() {
+    let said = run("
+cat >inner.sh <<'END'
+#!/bin/sh
+echo '[policy.limits]' >limits.toml
+echo 'duration = \"1h\"' >>limits.toml
+flux queue stop 2>/dev/null
+flux resource drain 0 inside
+flux config load limits.toml
+flux queue status 2>&1 | grep -c disabled
+flux resource status -s drain -no '{ranks}'
+flux config get policy.limits.duration
+END
+id=$(flux batch -n2 -N2 --output=inside inner.sh)
+flux job wait-event -t 60s $id clean >/dev/null
+cat inside
+echo around
+flux queue status 2>&1 | grep -c disabled || true
+flux resource status -s drain -no '{nnodes}'
+flux config get --default=none policy.limits.duration
+");
+    assert_eq!(said, "1\n0\n1h\naround\n0\n0\nnone\n");
+}
