@@ -196,6 +196,10 @@ fn brokers_listen_where_default_bind_says() {
     for (bind, address) in
         [("lo", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("*", "0.0.0.0"), ("[::1]", "[::1]")]
     {
+        if bind == "[::1]" && TcpListener::bind("[::1]:0").is_err() {
+            println!("skipped: {bind}, since this machine has no IPv6");
+            continue;
+        }
         let port = free_port().to_string();
         let mut site = Site::new(&format!(
             "curve_cert = 'CERT'\ndefault_port = {port}\nenable_ipv6 = {}\n\
