@@ -79,6 +79,8 @@ enum Heard {
     /// The processes that a debugger is to see.
     Processes(Result<Vec<Row>, Failure>),
     Signal(i32),
+    /// The queue that the job waits in, when it is stopped.
+    Queue(Option<String>),
 }
 
 /// Being attached.
@@ -205,7 +207,7 @@ impl Attach {
                         return Ok(code);
                     }
                 }
-                () = tick => session.status.draw(shown),
+                () = tick => session.tick(),
             }
         }
         session.status.end();
@@ -273,8 +275,22 @@ impl Session<'_> {
             Heard::Terminal(said) => return self.terminal_said(said),
             Heard::Processes(rows) => self.show_processes(&rows?)?,
             Heard::Signal(signum) => return self.signalled(signum),
+            Heard::Queue(stopped) => self.status.queue(stopped),
         }
         Ok(None)
+    }
+
+    fn tick(&mut self) {
+        self.status.draw(self.shown);
+        if self.status.waits_for_resources() {
+            let (flux, id, heard) = (self.flux.clone(), self.id, self.heard.clone());
+            tokio::spawn(async move {
+                // Who can't be told why the job waits sees at least that it does.
+                if let Ok(stopped) = status::stopped_queue(&flux, id).await {
+                    let _ = heard.send(Heard::Queue(stopped));
+                }
+            });
+        }
     }
 
     fn no_job(&self, error: &RpcError) -> Failure {
@@ -310,6 +326,7 @@ impl Session<'_> {
             self.show(&event, "job");
         }
         self.status.event(&event.name, self.fatal);
+        self.status.draw_event(&event.name, self.shown);
         let awaited = self.how.wait_event.as_deref().unwrap_or("clean");
         if event.name != awaited {
             return Ok(None);

@@ -3,11 +3,27 @@
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
+use flux_client::{Client, RpcError};
+use flux_protocol::fluid::JobId;
+use flux_protocol::message::Nodeid;
+use flux_protocol::rpc::{job_list, job_manager};
+use serde_json::Value;
+
 /// A job that starts soon needs no such line.
 const PATIENCE: Duration = Duration::from_secs(2);
 const SECOND: Duration = Duration::from_secs(1);
 /// Of what is not the text: names, and the time.
 const AROUND: usize = 20;
+
+/// The queue that a job is in, when it is stopped; the one without a name is the default queue.
+pub(super) async fn stopped_queue(flux: &Client, id: JobId) -> Result<Option<String>, RpcError> {
+    let request = job_list::ListIdRequest { id, attrs: vec!["queue".to_owned()], state: None };
+    let job = flux.rpc::<job_list::ListId>(Nodeid::ANY, &request).await?.job;
+    let name = job.get("queue").and_then(Value::as_str).map(str::to_owned);
+    let request = job_manager::QueueStatusRequest { name: name.clone() };
+    let queue = flux.rpc::<job_manager::QueueStatus>(Nodeid::ANY, &request).await?;
+    Ok((!queue.start).then(|| name.unwrap_or_else(|| "default".to_owned())))
+}
 
 #[derive(Debug)]
 pub(super) struct StatusLine {
@@ -19,7 +35,11 @@ pub(super) struct StatusLine {
     drawn: bool,
     text: &'static str,
     prologs: u32,
+    /// The queue that the job waits in, when it is stopped.
+    stopped_queue: Option<String>,
 }
+
+const WAITING: &str = "waiting for resources";
 
 impl StatusLine {
     /// Wanted explicitly, or where people look on.
@@ -35,6 +55,7 @@ impl StatusLine {
             drawn: false,
             text: "",
             prologs: 0,
+            stopped_queue: None,
         }
     }
 
@@ -52,7 +73,7 @@ impl StatusLine {
             "submit" => "submitted",
             "validate" => "resolving dependencies",
             "depend" => "waiting for priority assignment",
-            "priority" => "waiting for resources",
+            "priority" => WAITING,
             "alloc" => "starting",
             "prolog-start" => {
                 self.prologs += 1;
@@ -65,6 +86,22 @@ impl StatusLine {
             "start" => "started",
             _ => self.text,
         };
+    }
+
+    /// Whether it is worth asking how the job's queue does.
+    pub(super) fn waits_for_resources(&self) -> bool {
+        self.active && self.text == WAITING
+    }
+
+    pub(super) fn queue(&mut self, stopped: Option<String>) {
+        self.stopped_queue = stopped;
+    }
+
+    /// Draw what an event has changed, where each change is wanted.
+    pub(super) fn draw_event(&mut self, name: &str, id: &str) {
+        if self.eager {
+            self.draw(id);
+        }
         if matches!(name, "start" | "clean") {
             self.end();
         }
@@ -78,7 +115,10 @@ impl StatusLine {
         let width = width.saturating_sub(AROUND + id.len());
         let seconds = self.start.elapsed().as_secs();
         let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        let text = self.text;
+        let text = match (&self.stopped_queue, self.text) {
+            (Some(queue), WAITING) => format!("{WAITING} ({queue} queue stopped)"),
+            (_, text) => text.to_owned(),
+        };
         eprint!("\rflux-job: {id} {text:<width$} {hours:02}:{minutes:02}:{seconds:02}\r");
         self.drawn = true;
     }

@@ -23,6 +23,7 @@ use crate::{jobid, target};
 const FORMATS: Formats = Formats {
     command: "flux-housekeeping",
     subcommand: Some("list"),
+    tables: &["list"],
     builtin: &[
         Builtin {
             name: "default",

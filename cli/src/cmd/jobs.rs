@@ -20,6 +20,7 @@ mod output;
 pub(crate) const FORMATS: Formats = Formats {
     command: "flux-jobs",
     subcommand: None,
+    tables: &[],
     builtin: &[
         Builtin {
             name: "default",

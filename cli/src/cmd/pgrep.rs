@@ -18,6 +18,7 @@ const DEFAULT: &str = "{id.f58}";
 const FORMATS: Formats = Formats {
     command: "flux-pgrep",
     subcommand: None,
+    tables: &[],
     builtin: &[
         Builtin {
             name: "default",

@@ -18,6 +18,9 @@ use flux_protocol::rpc::{Method, resource as rpc};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 
+/// Tables of `flux-resource.toml`.
+const FORMAT_TABLES: [&str; 3] = ["drain", "list", "status"];
+
 /// The inventory is there.
 const LEADER: Nodeid = Nodeid(0);
 

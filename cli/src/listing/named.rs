@@ -30,6 +30,8 @@ pub(crate) struct Formats {
     pub command: &'static str,
     /// Of the table in that file, for commands that have several.
     pub subcommand: Option<&'static str>,
+    /// The subcommands that files may have tables for.
+    pub tables: &'static [&'static str],
     pub builtin: &'static [Builtin],
 }
 
@@ -83,6 +85,11 @@ impl Formats {
         }
     }
 
+    /// The user has a default of their own, which replaces any other.
+    pub(crate) fn has_default(&self, env: &Environment) -> bool {
+        env.get(&self.default_variable()).is_some()
+    }
+
     /// Such as `FLUX_JOBS_FORMAT_DEFAULT`.
     fn default_variable(&self) -> String {
         let upper = |name: &str| name.to_uppercase().replace('-', "_");
@@ -126,6 +133,9 @@ impl Formats {
             let mut config =
                 toml_files::read(&file).map_err(|e| Failure::new(format_args!("ERROR: {e}")))?;
             if let Some(subcommand) = self.subcommand {
+                if let Some(key) = config.keys().find(|key| !self.tables.contains(&key.as_str())) {
+                    return Err(bad(&format!("invalid key {key}")));
+                }
                 let table = config.get(subcommand).and_then(Value::as_object).cloned();
                 config = table.unwrap_or_default();
             }
@@ -215,7 +225,8 @@ mod tests {
 
     #[test]
     fn a_variable_per_command_overrides_the_default() {
-        let formats = |command, subcommand| Formats { command, subcommand, builtin: &[] };
+        let formats =
+            |command, subcommand| Formats { command, subcommand, tables: &[], builtin: &[] };
         assert_eq!(formats("flux-jobs", None).default_variable(), "FLUX_JOBS_FORMAT_DEFAULT");
         assert_eq!(
             formats("flux-resource", Some("drain")).default_variable(),

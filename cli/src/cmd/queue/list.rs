@@ -21,6 +21,7 @@ use crate::term::{self, Color};
 const FORMATS: Formats = Formats {
     command: "flux-queue",
     subcommand: Some("list"),
+    tables: &["list"],
     builtin: &[
         Builtin {
             name: "default",

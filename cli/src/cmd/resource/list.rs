@@ -31,6 +31,7 @@ const INFO: &str = "{nnodes} Nodes, {ncores} Cores, {ngpus} GPUs";
 const FORMATS: Formats = Formats {
     command: "flux-resource",
     subcommand: Some("list"),
+    tables: &super::FORMAT_TABLES,
     builtin: &[
         Builtin {
             name: "default",
@@ -135,7 +136,8 @@ struct Line {
 
 impl List {
     pub(super) async fn run(self, context: &Context) -> Outcome {
-        let format = match (&self.format, self.verbose) {
+        let default = FORMATS.has_default(&context.env).then_some("default");
+        let format = match (self.format.as_deref().or(default), self.verbose) {
             (Some(wanted), _) => match FORMATS.choose(&context.env, wanted)? {
                 Some(format) => format,
                 None => return Ok(0),

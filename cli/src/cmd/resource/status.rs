@@ -45,6 +45,7 @@ const GUIDE_DRAIN: &str =
 const FORMATS: Formats = Formats {
     command: "flux-resource",
     subcommand: Some("status"),
+    tables: &super::FORMAT_TABLES,
     builtin: &[
         Builtin {
             name: "default",
@@ -62,6 +63,7 @@ const FORMATS: Formats = Formats {
 const DRAIN_FORMATS: Formats = Formats {
     command: "flux-resource",
     subcommand: Some("drain"),
+    tables: &super::FORMAT_TABLES,
     builtin: &[
         Builtin {
             name: "long",
@@ -210,8 +212,12 @@ impl Wanted<'_> {
         formats: &Formats,
         headings: Headings,
     ) -> Result<Option<(Listing, bool)>, Failure> {
-        let Some(format) = self.format else {
-            return Ok(Some((Listing::parse(self.guide, headings).map_err(error)?, false)));
+        let format = match self.format {
+            Some(format) => format,
+            None if formats.has_default(&context.env) => "default",
+            None => {
+                return Ok(Some((Listing::parse(self.guide, headings).map_err(error)?, false)));
+            }
         };
         let Some(mut format) = formats.choose(&context.env, format)? else { return Ok(None) };
         if !self.color.stdout() {
