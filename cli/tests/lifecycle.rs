@@ -1,0 +1,236 @@
+//! Nodes that come late, brokers with next to no surroundings, and what the command says of itself.
+//! Two brokers with pretended hosts, started by hand. The programs are those of the same build: run
+//! `cargo build --workspace` first.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes on a machine that does much else.
+const LIMIT: Duration = Duration::from_secs(180);
+
+struct System {
+    dir: tempfile::TempDir,
+    brokers: Vec<Child>,
+}
+
+impl System {
+    fn configure() -> System {
+        let system = System { dir: tempfile::tempdir().unwrap(), brokers: Vec::new() };
+        let dir = system.dir.path();
+        for name in ["conf", "state"] {
+            std::fs::create_dir(dir.join(name)).unwrap();
+        }
+        let cert = dir.join("curve.cert");
+        assert!(system.flux(&["keygen", cert.to_str().unwrap()]).status.success());
+        let r = system.flux(&["R", "encode", "--hosts=node[0-1]", "--cores=0"]);
+        std::fs::write(dir.join("R"), r.stdout).unwrap();
+        let text = format!(
+            "[bootstrap]\ncurve_cert = {cert:?}\ndefault_bind = \"ipc://{dir}/%h\"\n\
+             default_connect = \"ipc://{dir}/%h\"\nhosts = [{{ host = \"node[0-1]\" }}]\n\
+             [resource]\npath = \"{dir}/R\"\nnoverify = true\n",
+            dir = dir.display(),
+        );
+        std::fs::write(dir.join("conf/system.toml"), text).unwrap();
+        system
+    }
+
+    /// Ranks are started in order.
+    fn start(&mut self, more: &[&str]) {
+        let flux = Path::new(env!("CARGO_BIN_EXE_flux"));
+        let broker = flux.with_file_name("flux-broker");
+        assert!(broker.is_file(), "{} is missing: build the workspace first", broker.display());
+        let (rank, dir) = (self.brokers.len(), self.dir.path().display());
+        std::fs::create_dir(self.dir.path().join(format!("run{rank}"))).unwrap();
+        let log = std::fs::File::create(self.dir.path().join(format!("log{rank}"))).unwrap();
+        // What systemd leaves of an environment to a user without a home and a shell.
+        let path = format!("{}:/usr/bin:/bin", flux.parent().unwrap().display());
+        let child = Command::new(flux)
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", "/nonexistent")
+            .env("SHELL", "/usr/sbin/nologin")
+            .env("FLUX_FAKE_HOSTNAME", format!("node{rank}"))
+            .current_dir("/")
+            .arg("broker")
+            .arg(format!("--config-path={dir}/conf"))
+            .arg(format!("-Srundir={dir}/run{rank}"))
+            .arg(format!("-Sstatedir={dir}/state"))
+            .arg(format!("-Slocal-uri=local://{dir}/run{rank}/local"))
+            .args(["-Slog-stderr-level=6", "-Slog-stderr-mode=local", "-Sbroker.rc2_none"])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.brokers.push(child);
+    }
+
+    fn log(&self, rank: usize) -> String {
+        std::fs::read_to_string(self.dir.path().join(format!("log{rank}"))).unwrap_or_default()
+    }
+
+    fn flux(&self, args: &[&str]) -> Output {
+        Command::new("timeout")
+            .arg(LIMIT.as_secs().to_string())
+            .arg(env!("CARGO_BIN_EXE_flux"))
+            .args(args)
+            .env("FLUX_URI", format!("local://{}/run0/local", self.dir.path().display()))
+            .env("LANG", "C.UTF-8")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    #[track_caller]
+    fn succeeds(&self, command: &str) -> String {
+        let output = self.flux(&command.split(' ').collect::<Vec<_>>());
+        assert!(output.status.success(), "{command}: {output:?}\n{}", self.log(0));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    #[track_caller]
+    fn until(&self, command: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let begin = Instant::now();
+        loop {
+            let output = self.flux(&command.split(' ').collect::<Vec<_>>());
+            let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            if wanted(&said) {
+                return said;
+            }
+            assert!(begin.elapsed() < LIMIT, "{command}: {output:?}\n{}", self.log(0));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    #[track_caller]
+    fn shutdown(mut self) {
+        self.succeeds("shutdown --quiet");
+        for (rank, mut broker) in std::mem::take(&mut self.brokers).into_iter().enumerate() {
+            let begin = Instant::now();
+            while broker.try_wait().unwrap().is_none() {
+                if begin.elapsed() > LIMIT {
+                    broker.kill().unwrap();
+                    panic!("rank {rank} does not end: {}", self.log(rank));
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        for broker in &mut self.brokers {
+            let _ = broker.kill();
+            let _ = broker.wait();
+        }
+    }
+}
+
+#[test]
+fn a_leader_works_while_a_node_is_offline_and_a_drain_is_there_when_the_node_comes() {
+    let mut system = System::configure();
+    system.start(&["-Sbroker.quorum=1", "-Sbroker.quorum-warn=none"]);
+    system.until("uptime", |said| said.contains(" run "));
+    assert_eq!(system.succeeds("run pwd"), std::env::current_dir().unwrap().to_str().unwrap());
+    let both = system.succeeds("submit -N2 true");
+    system.succeeds("resource drain node1 new memory");
+    let offline = system.until("resource drain -no {state},{ranks},{reason}", |s| !s.is_empty());
+    assert_eq!(offline, "drained*,1,new memory");
+    assert!(system.succeeds("resource list -s down -no {nodelist}").contains("node1"));
+
+    system.start(&[]);
+    let online = |said: &str| said == "drained,1,new memory";
+    system.until("resource drain -no {state},{ranks},{reason}", online);
+    let state = system.succeeds(&format!("jobs -no {{state}} {both}"));
+    assert_eq!(state, "SCHED", "it has not started on a drained node");
+    system.succeeds("resource undrain node1");
+    system.succeeds(&format!("job wait-event {both} clean"));
+    assert_eq!(system.succeeds(&format!("jobs -no {{status}} {both}")), "COMPLETED");
+    system.shutdown();
+}
+
+#[test]
+fn hosts_that_are_waited_for_are_named_until_there_is_a_quorum() {
+    let mut system = System::configure();
+    system.start(&["-Sbroker.quorum=2", "-Sbroker.quorum-warn=200ms"]);
+    let begin = Instant::now();
+    let warned = |log: &str| {
+        log.lines().any(|line| line.contains(".warning[0]") || line.contains(".err[0]"))
+    };
+    while !warned(&system.log(0)) {
+        assert!(begin.elapsed() < LIMIT, "{}", system.log(0));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let log = system.log(0);
+    let warning = log.lines().find(|line| warned(line)).unwrap();
+    assert!(warning.contains("quorum") && warning.contains("node1"), "{warning}");
+    assert!(system.succeeds("uptime").contains(" quorum "));
+    system.start(&[]);
+    system.until("uptime", |said| said.contains(" run "));
+    assert_eq!(system.succeeds("resource info"), "2 Nodes, 2 Cores, 0 GPUs");
+    system.shutdown();
+}
+
+#[test]
+fn scripts_of_another_folder_run_in_place_of_the_sites() {
+    let dir = tempfile::tempdir().unwrap();
+    let scripts = dir.path().join("scripts");
+    for name in ["conf", "scripts"] {
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    for (name, mode) in [("first", 0o755), ("second", 0o755), ("no-program", 0o644)] {
+        let file = scripts.join(name);
+        std::fs::write(&file, format!("#!/bin/sh\necho {name} of $FLUX_JOB_ID\n")).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let flux = env!("CARGO_BIN_EXE_flux");
+    let text = format!(
+        "[job-manager]\nplugins = [{{ load = \"perilog.so\" }}]\n[job-manager.prolog]\n\
+         command = [{flux:?}, \"perilog-run\", \"prolog\", \"-d\", {scripts:?}]\n"
+    );
+    std::fs::write(dir.path().join("conf/a.toml"), text).unwrap();
+    let program = "flux run true && flux job last && flux dmesg";
+    let output = Command::new("timeout")
+        .args(["180", flux, "start"])
+        .arg(format!("-o,--config-path={}/conf", dir.path().display()))
+        .args(["sh", "-c", program])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let id = said.lines().next().unwrap();
+    let printed: Vec<&str> =
+        said.lines().filter_map(|line| line.split_once("stdout: ")).map(|(_, text)| text).collect();
+    assert_eq!(printed, [format!("first of {id}"), format!("second of {id}")], "{said}");
+}
+
+#[test]
+fn the_command_says_what_it_is_and_what_is_no_command() {
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flux"));
+        command.args(args).env_remove("FLUX_URI").stdin(Stdio::null());
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    for args in [&["version"][..], &["--version"], &["-V"]] {
+        let (code, stdout, _) = run(args);
+        assert_eq!(code, Some(0), "{args:?}");
+        for word in ["commands:", "libflux-core:", env!("CARGO_PKG_VERSION")] {
+            assert!(stdout.contains(word), "{args:?}: {stdout}");
+        }
+    }
+    let (code, stdout, _) = run(&["help"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.starts_with("Usage: flux [OPTIONS] COMMAND ARGS"), "{stdout}");
+    let (code, stdout, stderr) = run(&["nope"]);
+    let line = "flux: `nope' is not a flux command.  See 'flux --help'\n";
+    assert_eq!((code, &*stdout), (Some(1), ""));
+    assert!(stderr.starts_with(line), "{stderr}");
+}
