@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 /// The captured jobs, each with what the shell does to submit `$name` as `$id`, and to it.
 const CAPTURED: &[(&str, &str)] = &[
+    // Both of its tasks on one node, as long as one is free.
+    ("stdin-ranks", "send; printf 'abc\\n' | flux job attach --stdin-ranks=1 $id >/dev/null"),
     ("success", "send"),
     ("success-4x2", "send"),
     ("fail-rc", "send"),
@@ -36,12 +38,38 @@ const CAPTURED: &[(&str, &str)] = &[
     ("dependency-afterok", "first 0; after; flux job urgency $first 16"),
     ("dependency-fail", "first 0; after; flux job cancel $first"),
     ("stdin-attach", "send; printf 'abc\\n' | flux job attach $id >/dev/null"),
+    ("begin-time", "soon"),
 ];
+
+/// Those of an instance with queues, prolog and epilog. Not `prolog-fail`: the real one frees the
+/// job's node while the epilog still runs.
+const CAPTURED_ON_A_SITE: &[(&str, &str)] =
+    &[("prolog-epilog", "send"), ("queue-debug-cancel", "send; tasks; flux job cancel $id")];
+
+const SITE: &str = r#"
+[queues.batch]
+[queues.debug]
+[policy.jobspec.defaults.system]
+queue = "batch"
+duration = "10m"
+[job-manager]
+plugins = [ { load = "perilog.so" } ]
+[job-manager.prolog]
+command = [ "true" ]
+[job-manager.epilog]
+command = [ "true" ]
+[job-manager.housekeeping]
+command = [ "sleep", "0.1" ]
+"#;
 
 /// `send OPTIONS` submits the jobspec, `tasks` waits until the tasks have been started.
 const SETUP: &str = r#"
 send() { id=$(flux job submit "$@" $name.json); }
 tasks() { flux job wait-event -q -t 60 -p exec $id shell.start; }
+soon() {
+    sed "s/DEPENDENCY/$(($(date +%s) + 1))/" $name.json >$name.after.json
+    id=$(flux job submit $name.after.json)
+}
 first() { first=$(flux submit --urgency=$1 true); }
 after() {
     sed "s/DEPENDENCY/$first/" $name.json >$name.after.json
@@ -62,14 +90,25 @@ struct Told {
 
 #[test]
 fn captured_jobs_run_here_as_they_ran_there() {
+    compare(CAPTURED, "", "");
+}
+
+#[test]
+fn captured_jobs_of_a_site_with_queues_and_prologs_run_here_as_they_ran_there() {
+    compare(CAPTURED_ON_A_SITE, SITE, "flux queue start --all --quiet\n");
+}
+
+fn compare(jobs: &[(&str, &str)], config: &str, first: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let mut script = SETUP.to_owned();
-    for (name, course) in CAPTURED {
+    std::fs::create_dir(dir.path().join("conf")).unwrap();
+    std::fs::write(dir.path().join("conf/site.toml"), config).unwrap();
+    let mut script = format!("{SETUP}{first}");
+    for (name, course) in jobs {
         let spec = dir.path().join(format!("{name}.json"));
         std::fs::write(spec, jobspec(name, dir.path()).to_string()).unwrap();
         script.push_str(&format!("name={name}\n{course}\necho $id >{name}.id\n"));
     }
-    for (name, _) in CAPTURED {
+    for (name, _) in jobs {
         script.push_str(&format!(
             "id=$(cat {name}.id)\n\
              flux job wait-event -q -t 120 $id clean\n\
@@ -81,7 +120,7 @@ fn captured_jobs_run_here_as_they_ran_there() {
     }
     let said = instance(&script, dir.path());
     let mut differences = Vec::new();
-    for (name, _) in CAPTURED {
+    for (name, _) in jobs {
         let (theirs, ours) = (captured(name), found(name, dir.path()));
         if theirs != ours {
             differences.push(format!("{name}:\n  captured {theirs:?}\n  now      {ours:?}"));
@@ -98,7 +137,7 @@ fn instance(script: &str, dir: &Path) -> String {
     let path = dir.join("script.sh");
     std::fs::write(&path, format!("exec 2>&1\n{script}")).unwrap();
     let output = Command::new(flux)
-        .args(["start", "-s4", "sh"])
+        .args(["start", "-s4", "-o,--config-path=conf", "sh"])
         .arg(&path)
         .current_dir(dir)
         .stdin(Stdio::null())
@@ -136,7 +175,7 @@ fn captured(name: &str) -> Told {
     let vector = vector(name);
     let log = |key: &str| vector["kvs"][key].as_array().cloned().unwrap_or_default();
     Told {
-        events: log("eventlog").iter().map(shown).collect(),
+        events: in_turn(log("eventlog").iter().map(shown).collect()),
         exec: log("guest.exec.eventlog").iter().map(shown).collect(),
         output: kinds(&log("guest.output")),
         code: vector["job_status_rc"].to_string(),
@@ -150,11 +189,22 @@ fn found(name: &str, dir: &Path) -> Told {
         read(key).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     };
     Told {
-        events: log("eventlog").iter().map(shown).collect(),
+        events: in_turn(log("eventlog").iter().map(shown).collect()),
         exec: log("guest.exec.eventlog").iter().map(shown).collect(),
         output: kinds(&log("guest.output")),
         code: read("code").trim().to_owned(),
     }
+}
+
+/// The epilog ends before resources are released or after that, as chance has it.
+fn in_turn(mut events: Vec<String>) -> Vec<String> {
+    let at = |name: &str| events.iter().position(|event| event.split(' ').next() == Some(name));
+    if let (Some(finish), Some(free)) = (at("finish"), at("free"))
+        && let Some(between) = events.get_mut(finish..free)
+    {
+        between.sort();
+    }
+    events
 }
 
 /// Name, and the keys of the context; the values of those that do not differ from run to run.

@@ -14,6 +14,7 @@ mod housekeeping;
 mod instance;
 mod lifecycle;
 mod perilog;
+mod plugin_config;
 #[path = "../plugin_support/mod.rs"]
 mod plugin_support;
 mod policy;
