@@ -156,6 +156,21 @@ cat first
     assert_eq!(said, "level 1 cores 2\nlevel 2 cores 1\nlevel 3 cores 1\n");
 }
 
+/// Its node is given to others, so nothing of the job may be left there.
+#[test]
+fn tasks_end_with_the_broker_that_runs_them() {
+    let said = run("
+id=$(flux submit -N4 sh -c 'echo $$ >pid-$FLUX_TASK_RANK; exec sleep 3600')
+until_true test -s pid-0 -a -s pid-1 -a -s pid-2 -a -s pid-3
+kill -9 $(broker_of 2)
+gone() { ! grep -q 'State:.[RSD]' /proc/$1/status 2>/dev/null; }
+for rank in 0 1 2 3; do until_true gone $(cat pid-$rank); done
+flux job wait-event -t 60s $id clean >/dev/null
+flux job eventlog $id | grep -c 'type=\"node-failure\" severity=0'
+");
+    assert_eq!(said, "1\n");
+}
+
 /// Whoever got the nodes for a batch job is their master, and nobody else's.
 #[test]
 fn the_owner_of_a_batch_instance_changes_it_and_not_the_one_around_it() {

@@ -95,7 +95,7 @@ impl Journal {
                 self.deadline = Some(self.deadline.map_or(latest, |deadline| deadline.min(latest)));
             }
             // Contexts are the shell's own structs, or objects that were JSON before.
-            Err(e) => eprintln!("flux-shell: {name} event: {e}"),
+            Err(e) => crate::log::say(format_args!("{name} event: {e}")),
         }
         if self.pending_bytes >= BATCH_BYTES {
             self.flush();
@@ -152,7 +152,7 @@ impl Journal {
         self.commits -= 1;
         self.in_flight -= committed.bytes;
         if let Err(e) = committed.result {
-            eprintln!("flux-shell: failed to commit to the job's eventlogs: {e}");
+            crate::log::say(format_args!("failed to commit to the job's eventlogs: {e}"));
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::io::Write;
 use std::rc::Rc;
 
 use crate::clock;
@@ -177,6 +178,16 @@ impl Log {
         };
         self.inner.queue.borrow_mut().push(entry);
     }
+}
+
+/// A line for the broker, which has the other end of standard error. It may be gone, and that must
+/// not keep the shell from what it does next, such as ending the tasks.
+pub(crate) fn say(text: impl fmt::Display) {
+    say_raw(&format!("flux-shell: {text}\n"));
+}
+
+pub(crate) fn say_raw(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 #[cfg(test)]

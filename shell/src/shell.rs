@@ -100,7 +100,7 @@ pub(crate) async fn run(id: JobId) -> i32 {
     let trapped = match Trapped::new() {
         Ok(trapped) => trapped,
         Err(e) => {
-            eprintln!("flux-shell: FATAL: failed to set up signal watchers: {e}");
+            crate::log::say(format_args!("FATAL: failed to set up signal watchers: {e}"));
             return 1;
         }
     };
@@ -260,13 +260,13 @@ async fn end(
 async fn die_early(early: EarlyFatal, id: JobId, log: &Log) -> i32 {
     let EarlyFatal { fatal, flux } = early;
     let Some(flux) = flux else {
-        eprintln!("flux-shell: FATAL: {fatal}");
+        crate::log::say(format_args!("FATAL: {fatal}"));
         return fatal.exit_code;
     };
     let namespace = std::env::var("FLUX_KVS_NAMESPACE").unwrap_or_else(|_| format!("job-{}", id.0));
     let mut journal = Journal::new(flux.clone(), &namespace);
     for entry in log.take() {
-        eprint!("{}", entry.line());
+        crate::log::say_raw(&entry.line());
         output::log_early(&entry, &mut journal);
     }
     let mut raised = false;
@@ -288,6 +288,6 @@ async fn raise(flux: &Client, id: JobId, fatal: &Fatal, raised: &mut bool) {
     let answer: Result<_, RpcError> =
         flux.rpc_within::<job_manager::Raise>(RAISE_LIMIT, Nodeid::ANY, &request).await;
     if let Err(e) = answer {
-        eprintln!("flux-shell: failed to raise job exception: {e}");
+        crate::log::say(format_args!("failed to raise job exception: {e}"));
     }
 }

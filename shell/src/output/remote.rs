@@ -54,7 +54,7 @@ impl Remote {
         if let Err(e) = self.try_send(name, context) {
             // An error to log an error has no other place to go.
             if name == "log" {
-                eprintln!("flux-shell: can't send to the leader: {e}");
+                crate::log::say(format_args!("can't send to the leader: {e}"));
             } else {
                 log.error("output.client", format_args!("can't send to the leader: {e}"));
             }

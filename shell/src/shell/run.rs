@@ -348,7 +348,7 @@ impl Shell {
                     Ok(None) => return,
                     Err(e) => {
                         if log {
-                            eprintln!("flux-shell: guest.input: {e}");
+                            crate::log::say(format_args!("guest.input: {e}"));
                         }
                         return;
                     }
@@ -418,8 +418,8 @@ impl Shell {
 
     /// Without its broker a shell can't do its work.
     fn lost(&self, why: &str) -> Fatal {
-        eprintln!("flux-shell: FATAL: {why}");
         self.kill_all();
+        crate::log::say(format_args!("FATAL: {why}"));
         Fatal::silent()
     }
 }

@@ -232,12 +232,14 @@ impl Run {
             });
             shell.pid = None;
         });
-        if survives {
+        if lost {
             self.shell_lost(
                 context,
                 index,
                 &format!("node failure on {host} (shell rank {index})"),
             );
+        }
+        if survives {
             return;
         }
         let note = match lost {
@@ -250,7 +252,7 @@ impl Run {
     }
 
     /// Let the first shell know, which would wait for what the lost one has to say. That the job
-    /// can do without it is told with an exception that is not fatal; else somebody ends the job.
+    /// can do without it is told with an exception that is not fatal.
     fn shell_lost(&self, context: &Context, index: usize, note: &str) {
         let critical = self.is_critical(index);
         let text = format!("{}: {note}", self.id().f58());
