@@ -28,7 +28,8 @@ const QUESTIONS: &[(&str, &str)] = &[
     ("memo", "flux job memo $long note=hello; soon hello flux jobs -no '{user.note}' $long"),
     (
         "raise",
-        "flux job raise -s 7 -t test $long look; soon look flux jobs -no '{exception.note}' $long",
+        "flux job raise -s 7 -t test $long look; flux job wait-event -q -t 60 $long exception; \
+         flux job eventlog $long | grep -c look; echo \"<$(flux jobs -no '{exception.note}' $long)>\"",
     ),
     ("update", "flux update -v $held duration=1h; soon 1h flux jobs -no '{duration!F}' $held"),
     ("pgrep", "flux pgrep slee; flux pgrep nothing; echo $?"),
@@ -137,7 +138,8 @@ fn jobs_are_listed_explained_and_controlled() {
         ("info", "{flux-job: nope: key not found".into()),
         ("taskmap", "[[0,1,1,1]]\n(vector,(0,1,4))".into()),
         ("memo", "hello".into()),
-        ("raise", "look".into()),
+        // Listings tell of exceptions when the job has come to its end.
+        ("raise", "1\n<>".into()),
         ("update", "flux-update: INFO: updated attributes.system.duration to 3600.0\n1h".into()),
         ("pgrep", format!("{long}\n1")),
         ("tree", ".\n`-- sleep".into()),

@@ -362,6 +362,12 @@ impl Job {
         }
     }
 
+    /// Of its end it is told when the job has come to it.
+    fn is_told_of(&self, name: &str) -> bool {
+        let is_of_the_end = matches!(name, "success" | "result") || name.starts_with("exception_");
+        !is_of_the_end || self.state == State::Inactive
+    }
+
     /// The attributes that are wanted and there; the id always is. EINVAL: an unknown name.
     pub(super) fn select(&self, names: &[String]) -> Result<Map<String, Value>, Failure> {
         let mut object = Map::new();
@@ -369,7 +375,7 @@ impl Job {
         let all = names.iter().any(|name| name == "all");
         for name in ATTRS.iter().filter(|name| **name != "all") {
             let wanted = all || names.iter().any(|wanted| wanted == name);
-            if !wanted {
+            if !wanted || !self.is_told_of(name) {
                 continue;
             }
             if *name == "state" {
