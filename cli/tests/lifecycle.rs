@@ -11,6 +11,12 @@ use std::time::{Duration, Instant};
 /// Longer than anything takes on a machine that does much else.
 const LIMIT: Duration = Duration::from_secs(180);
 
+/// With `flux` in it.
+fn path() -> String {
+    let programs = Path::new(env!("CARGO_BIN_EXE_flux")).parent().unwrap();
+    format!("{}:/usr/bin:/bin", programs.display())
+}
+
 struct System {
     dir: tempfile::TempDir,
     brokers: Vec<Child>,
@@ -46,10 +52,9 @@ impl System {
         std::fs::create_dir(self.dir.path().join(format!("run{rank}"))).unwrap();
         let log = std::fs::File::create(self.dir.path().join(format!("log{rank}"))).unwrap();
         // What systemd leaves of an environment to a user without a home and a shell.
-        let path = format!("{}:/usr/bin:/bin", flux.parent().unwrap().display());
         let child = Command::new(flux)
             .env_clear()
-            .env("PATH", path)
+            .env("PATH", path())
             .env("HOME", "/nonexistent")
             .env("SHELL", "/usr/sbin/nologin")
             .env("FLUX_FAKE_HOSTNAME", format!("node{rank}"))
@@ -208,6 +213,45 @@ fn scripts_of_another_folder_run_in_place_of_the_sites() {
     let printed: Vec<&str> =
         said.lines().filter_map(|line| line.split_once("stdout: ")).map(|(_, text)| text).collect();
     assert_eq!(printed, [format!("first of {id}"), format!("second of {id}")], "{said}");
+}
+
+#[test]
+fn a_node_with_processes_that_nobody_can_kill_is_drained() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("conf")).unwrap();
+    // Out of reach of signals to the shell, and with its output open.
+    let shell = dir.path().join("shell");
+    let script = format!(
+        "#!/bin/sh\nsetsid sh -c 'while [ ! -e {0}/stop ]; do sleep 0.05; done' &\nexec sleep 1000\n",
+        dir.path().display()
+    );
+    std::fs::write(&shell, script).unwrap();
+    std::fs::set_permissions(&shell, PermissionsExt::from_mode(0o755)).unwrap();
+    let text =
+        format!("[exec]\njob-shell = {shell:?}\nkill-timeout = \"20ms\"\nmax-kill-count = 2\n");
+    std::fs::write(dir.path().join("conf/a.toml"), text).unwrap();
+    let program = format!(
+        "id=$(flux submit true) && flux job wait-event $id start >/dev/null && flux cancel $id
+         until flux resource drain -no '{{state}} {{reason}}' | grep .; do sleep 0.05; done
+         echo $id; : > {0}/stop; flux job wait-event $id clean >/dev/null && echo clean",
+        dir.path().display()
+    );
+    let output = Command::new("timeout")
+        .args(["180", env!("CARGO_BIN_EXE_flux"), "start"])
+        .arg(format!("-o,--config-path={}/conf", dir.path().display()))
+        .args(["sh", "-c", &program])
+        .env("PATH", path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    std::fs::write(dir.path().join("stop"), "").unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = said.lines().map(str::trim).collect();
+    let reason = format!("unkillable processes from job {}", lines[1]);
+    // The node is in use until the process has gone.
+    assert!(lines[0] == format!("draining {reason}") || lines[0] == format!("drained {reason}"));
+    assert_eq!(lines[2], "clean", "{said}");
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Run {
         let mut wait = settings.kill_timeout;
         for count in 0..settings.max_kill_count {
             tokio::time::sleep(Duration::from_secs_f64(wait)).await;
-            if self.shells().running().is_empty() {
+            if self.shells().unfinished().is_empty() {
                 return;
             }
             if count == 0 {
@@ -62,6 +62,7 @@ impl Run {
             }
             wait = (wait * BACKOFF).min(MAX_WAIT);
         }
+        tokio::time::sleep(Duration::from_secs_f64(wait)).await;
         self.drain_nodes(&context).await;
     }
 
@@ -74,8 +75,10 @@ impl Run {
     }
 
     async fn drain_nodes(&self, context: &Context) {
-        let ranks: Vec<String> =
-            self.shells().running().into_iter().map(|(rank, _)| rank.to_string()).collect();
+        let ranks: Vec<String> = self.shells().unfinished().iter().map(u32::to_string).collect();
+        if ranks.is_empty() {
+            return;
+        }
         let request = resource::DrainRequest {
             targets: ranks.join(","),
             reason: Some(format!("unkillable processes from job {}", self.id().f58())),

@@ -36,6 +36,8 @@ struct Shell {
     refusal: Option<String>,
     /// wait(2) status, once it has ended.
     status: Option<i32>,
+    /// Nothing of it is left: what it started may hold its output open after its end.
+    over: bool,
 }
 
 impl Shells {
@@ -48,6 +50,7 @@ impl Shells {
                 pid: None,
                 refusal: None,
                 status: None,
+                over: false,
             })
             .collect();
         Shells { shells: RefCell::new(shells) }
@@ -65,6 +68,12 @@ impl Shells {
             .filter(|shell| shell.status.is_none())
             .filter_map(|shell| Some((shell.rank, shell.pid?)))
             .collect()
+    }
+
+    /// Ranks where something of the job is left.
+    pub(super) fn unfinished(&self) -> Vec<u32> {
+        let shells = self.shells.borrow();
+        shells.iter().filter(|shell| !shell.over).map(|shell| shell.rank).collect()
     }
 
     fn all_started(&self) -> bool {
@@ -126,6 +135,7 @@ impl Run {
         if let Err(failure) = result {
             self.shell_failed(context, index, rank, &failure);
         }
+        self.shells().update(index, |shell| shell.over = true);
     }
 
     /// Until the stream of the process ends.
