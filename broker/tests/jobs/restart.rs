@@ -59,6 +59,9 @@ fn jobs_of_every_state_go_on_after_a_restart() {
         let names = instance.event_names(depends).await;
         assert_eq!(names.iter().filter(|name| *name == "dependency-add").count(), 1, "{names:?}");
         assert_eq!(instance.event_names(ended).await.last().unwrap(), "clean");
+        let slice = rpc::HistoryRequest { slice: "[:]".to_owned() };
+        let history = instance.handle.rpc::<rpc::History>(&slice).await.unwrap().jobs;
+        assert_eq!(history, [depends, held, waiting, running, ended]);
         instance.stop().await;
     });
 }

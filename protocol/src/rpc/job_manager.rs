@@ -325,10 +325,10 @@ pub struct CancelRequest {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PurgeRequest {
-    /// Seconds; negative is any age.
+    /// Seconds; -1 is any age.
     #[serde(default = "no_limit")]
     pub age_limit: f64,
-    /// Number of inactive jobs to keep; negative is any number.
+    /// Number of inactive jobs to keep; -1 is any number.
     #[serde(default = "no_number")]
     pub num_limit: i64,
     #[serde(default)]

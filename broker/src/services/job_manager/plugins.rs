@@ -360,6 +360,20 @@ impl JobManager {
         self.watch_notices(context);
     }
 
+    /// Jobs that had ended before the restart, for plugins that keep account of them.
+    pub(super) fn plugins_remember(&mut self, context: &Context) {
+        if !self.plugins.wants("job.inactive-add") {
+            return;
+        }
+        let inactive = self.jobs.values().filter(|job| job.state == State::Inactive);
+        let calls: Vec<Call> = inactive
+            .map(|job| Call { id: job.id, event: Event::InactiveAdd(facts::facts(job).job) })
+            .collect();
+        for call in calls {
+            self.enqueue_call(context, call);
+        }
+    }
+
     /// A restart found a job that has resources, but was not started: plugins that were not told
     /// before the former instance ended, or were, and had no time, are told now.
     pub(super) fn plugins_run_again(&mut self, context: &Context, id: JobId) {

@@ -107,6 +107,25 @@ fn number(value: &Value) -> Result<usize, Failure> {
     })
 }
 
+/// Age in seconds and number of jobs to keep, each if there is a limit (-1: none), and how many
+/// jobs to remove at a time.
+fn limits(request: &rpc::PurgeRequest) -> Result<(Option<f64>, Option<usize>, usize), String> {
+    let age = match request.age_limit {
+        -1.0 => None,
+        limit if limit >= 0.0 => Some(limit),
+        _ => return Err("if set, age limit must be >= 0".to_owned()),
+    };
+    let num = match (request.num_limit, usize::try_from(request.num_limit)) {
+        (-1, _) => None,
+        (_, Ok(limit)) => Some(limit),
+        (_, Err(_)) => return Err("if set, num limit must be >= 0".to_owned()),
+    };
+    match usize::try_from(request.batch) {
+        Ok(batch @ 1..=BATCH) => Ok((age, num, batch)),
+        _ => Err(format!("batch must be >= 1 and <= {BATCH}")),
+    }
+}
+
 impl JobManager {
     /// Look at the limits now and then, for as long as the service lives.
     pub(super) fn purge_periodically(&mut self, context: &Context) {
@@ -130,18 +149,13 @@ impl JobManager {
         request: rpc::PurgeRequest,
         call: Call<rpc::CountResponse>,
     ) {
-        let age_limit = Some(request.age_limit).filter(|limit| *limit >= 0.0);
-        let num_limit = usize::try_from(request.num_limit).ok();
-        if age_limit.is_none() && num_limit.is_none() {
-            let text = "age_limit or num_limit must be set";
-            return call.fail(Failure::new(Errno::EINVAL, text));
-        }
-        let batch = match usize::try_from(request.batch) {
-            Ok(batch @ 1..) => batch,
-            _ if request.force => BATCH,
-            _ => usize::MAX,
+        let (age_limit, num_limit, batch) = match limits(&request) {
+            Ok(limits) => limits,
+            Err(text) => return call.fail(Failure::new(Errno::EINVAL, text)),
         };
-        let due = self.purge.due(now(), age_limit, num_limit, batch);
+        // Who only asks is told of all.
+        let most = if request.force { batch } else { usize::MAX };
+        let due = self.purge.due(now(), age_limit, num_limit, most);
         let count = due.len() as u64;
         if !request.force || due.is_empty() {
             return call.reply(&rpc::CountResponse { count });

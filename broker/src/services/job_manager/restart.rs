@@ -54,6 +54,7 @@ pub(super) async fn restore(manager: &mut JobManager, context: &Context) -> Resu
         context.log(Severity::Debug, format!("restart: {count} jobs"));
     }
     let active: Vec<JobId> = manager.active_jobs().map(|job| job.id).collect();
+    manager.plugins_remember(context);
     manager.plugins_restarted(context, &active);
     for id in active {
         resume(manager, context, id);
