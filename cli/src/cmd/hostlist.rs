@@ -1,6 +1,8 @@
 //! `flux hostlist`: fetch, combine and take apart lists of hosts.
 
 use std::io::Read;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use flux_client::Client;
@@ -242,7 +244,24 @@ impl Sources<'_> {
     }
 }
 
+/// Who is asked for hosts by mistake may wait for ever: some say so after a while.
+fn wait_for_stdin() -> Result<(), Failure> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let seconds = std::env::var("FLUX_HOSTLIST_STDIN_TIMEOUT").ok();
+    let seconds = seconds.and_then(|text| text.parse::<f64>().ok()).unwrap_or(15.0);
+    let limit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    let input = std::io::stdin();
+    let mut fds = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, limit) {
+        Ok(0) => Err(error(format_args!("timeout after {seconds:?}s waiting for stdin"))),
+        Ok(_) => Ok(()),
+        Err(errno) => Err(error(errno.desc())),
+    }
+}
+
 fn stdin() -> Result<Hostlist, Failure> {
+    wait_for_stdin()?;
     let mut text = String::new();
     std::io::stdin().lock().read_to_string(&mut text).map_err(|e| error(strerror(&e)))?;
     let mut hosts = Hostlist::new();

@@ -1,6 +1,6 @@
 //! `flux watch`: output of several jobs, to their ends.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
 
 use clap::{ArgAction, Args};
@@ -15,6 +15,7 @@ use crate::failure::{Failure, Outcome};
 use crate::joblist::{Filter, JobInfo, Query};
 use crate::jobwatch::{self, Exception};
 use crate::signal::Ended;
+use crate::submission::progress::{Counts, Kind, Progress};
 use crate::{jobid, when};
 
 mod output;
@@ -62,12 +63,9 @@ struct Watched<'a> {
     verbose: u8,
     /// Seconds since 1970 of the first submission.
     start: Cell<f64>,
-    total: usize,
-    /// Show how far they are.
-    progress: bool,
-    jps: bool,
-    ended: Cell<usize>,
-    failed: Cell<usize>,
+    counts: Cell<Counts>,
+    /// Shows how far they are.
+    progress: RefCell<Option<Progress>>,
 }
 
 impl Watch {
@@ -140,30 +138,25 @@ impl Watch {
     }
 
     async fn watch(&self, flux: &Client, jobs: Vec<JobInfo>) -> Outcome {
-        use std::io::IsTerminal;
-        let terminal = std::io::stdout().is_terminal();
-        if self.progress && !terminal {
-            eprintln!("flux-watch: WARNING: stdout is not a tty. Ignoring --progress option");
-        }
+        let progress = self.progress.then(|| Progress::start("flux-watch", Kind::Jobs, self.jps));
+        let counts = Counts { total: jobs.len(), pending: jobs.len(), ..Counts::default() };
         let start = jobs.iter().map(|job| job.float("t_submit")).fold(f64::INFINITY, f64::min);
         let watched = Watched {
             flux,
             label: self.label_io,
             verbose: self.verbose,
             start: Cell::new(start),
-            total: jobs.len(),
-            progress: self.progress && terminal,
-            jps: self.jps,
-            ended: Cell::new(0),
-            failed: Cell::new(0),
+            counts: Cell::new(counts),
+            progress: RefCell::new(progress.flatten()),
         };
+        watched.count(|_| {});
         let mut running = Vec::new();
         for job in &jobs {
             running.push(watched.job(job.id));
         }
         let codes = join_all(running).await;
-        if watched.progress {
-            eprintln!();
+        if let Some(progress) = watched.progress.take() {
+            progress.finish(&watched.counts.get());
         }
         let mut code = 0;
         for result in codes {
@@ -197,23 +190,33 @@ impl Watched<'_> {
     async fn job(&self, id: JobId) -> Result<u8, Failure> {
         let (code, output) = tokio::join!(self.events(id), self.output(id));
         output?;
-        self.ended.set(self.ended.get() + 1);
-        if code.as_ref().is_ok_and(|code| *code != 0) {
-            self.failed.set(self.failed.get() + 1);
-        }
-        self.show_progress();
-        code
+        let code = code?;
+        self.count(|counts| {
+            counts.done += 1;
+            match code {
+                0 => counts.complete += 1,
+                _ => counts.failed += 1,
+            }
+        });
+        Ok(code)
     }
 
     async fn events(&self, id: JobId) -> Result<u8, Failure> {
         let mut events = jobwatch::watch(self.flux, id, "eventlog", 0)?;
         let mut code = 0;
-        let (mut started, mut failed) = (false, false);
+        let (mut started, mut failed, mut runs) = (false, false, false);
         while let Some(event) = events.next().await? {
             self.start.set(self.start.get().min(event.timestamp));
             self.log_event(id, &event, "");
             match event.name.as_str() {
                 "start" => started = true,
+                "alloc" => {
+                    runs = true;
+                    self.count(|counts| {
+                        counts.pending -= 1;
+                        counts.running += 1;
+                    });
+                }
                 "exception" => {
                     let Ok(exception) = event.context_as::<Exception>() else { continue };
                     if exception.severity == 0 && !started && !failed {
@@ -239,10 +242,14 @@ impl Watched<'_> {
                         self.log(id, event.timestamp, &format!("{word}: status={status}"));
                     }
                 }
-                "clean" => return Ok(code),
+                "clean" => break,
                 _ => {}
             }
         }
+        self.count(|counts| match runs {
+            true => counts.running -= 1,
+            false => counts.pending -= 1,
+        });
         Ok(code)
     }
 
@@ -285,17 +292,12 @@ impl Watched<'_> {
         eprintln!("{}: {:.3}s: {text}", jobid::f58(id), timestamp - self.start.get());
     }
 
-    fn show_progress(&self) {
-        if !self.progress {
-            return;
+    fn count(&self, change: impl FnOnce(&mut Counts)) {
+        let mut counts = self.counts.get();
+        change(&mut counts);
+        self.counts.set(counts);
+        if let Some(progress) = self.progress.borrow_mut().as_mut() {
+            progress.draw(&counts);
         }
-        let (ended, failed) = (self.ended.get(), self.failed.get());
-        let elapsed = when::now() - self.start.get();
-        let pace = match self.jps {
-            true => format!("{:.1} job/s", ended as f64 / elapsed.max(0.001)),
-            false => flux_protocol::fsd::python_format(elapsed),
-        };
-        let percent = ended as f64 / self.total.max(1) as f64 * 100.0;
-        eprint!("\r\x1b[KCD:{} F:{failed} of {} {percent:.1}% {pace}", ended - failed, self.total);
     }
 }

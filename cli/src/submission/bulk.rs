@@ -67,7 +67,7 @@ impl<'a> Bulk<'a> {
     /// Show how submission goes, where nothing is shown of the jobs themselves.
     pub(crate) fn show_progress(&mut self, draft: &Draft, total: usize) {
         if draft.many.progress && draft.many.wait.0.is_none() && !draft.many.watch {
-            let progress = Progress::start(Kind::Submission, draft.many.jps);
+            let progress = Progress::start("flux", Kind::Submission, draft.many.jps);
             let counts = Counts { total, ..Counts::default() };
             self.progress = progress.map(|progress| (progress, counts));
         }
@@ -185,7 +185,7 @@ impl<'a> Bulk<'a> {
             events: draft.tasks.verbose > 1,
         };
         let progress = match draft.many.progress {
-            true => Progress::start(Kind::Jobs, draft.many.jps),
+            true => Progress::start("flux", Kind::Jobs, draft.many.jps),
             false => None,
         };
         let flux = self.connect().await?;

@@ -39,9 +39,9 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Nothing, and a warning, where standard output is no terminal.
-    pub(crate) fn start(kind: Kind, jps: bool) -> Option<Progress> {
+    pub(crate) fn start(command: &str, kind: Kind, jps: bool) -> Option<Progress> {
         if !std::io::stdout().is_terminal() {
-            eprintln!("flux: WARNING: stdout is not a tty. Ignoring --progress option");
+            eprintln!("{command}: WARNING: stdout is not a tty. Ignoring --progress option");
             return None;
         }
         Some(Progress { kind, jps, start: Instant::now(), size: None })

@@ -148,6 +148,7 @@ fn waiting_for_resources(job: &JobInfo, around: &Surroundings) -> Vec<String> {
     }
     if let Some(queue) = &around.queue
         && !queue.start
+        && queue.blocked.as_deref() != Some("scheduler")
     {
         let name = match job.str("queue") {
             "" => "scheduling is stopped".to_owned(),
@@ -162,7 +163,7 @@ fn waiting_for_resources(job: &JobInfo, around: &Surroundings) -> Vec<String> {
         lines.push(format!("{name}{}{remedy}", reason.unwrap_or_default()));
     }
     if around.no_scheduler {
-        lines.push("no scheduler is loaded".to_owned());
+        lines.push("no scheduler is loaded; `flux module load sched-simple' loads one".to_owned());
     }
     if !lines.is_empty() {
         return lines;
@@ -279,9 +280,18 @@ mod tests {
     #[test]
     fn a_job_learns_that_there_is_no_scheduler() {
         let job = job(json!({ "id": 1, "state": 8, "urgency": 16, "priority": 16 }));
-        let around =
-            Surroundings { no_scheduler: true, cores: Some((8, 0)), ..Surroundings::default() };
-        assert_eq!(waiting_for_resources(&job, &around), ["no scheduler is loaded"]);
+        let blocked = QueueStatusResponse {
+            blocked: Some("scheduler".to_owned()),
+            ..queue(false, Some("Scheduler is offline"))
+        };
+        let around = Surroundings {
+            queue: Some(blocked),
+            no_scheduler: true,
+            cores: Some((8, 0)),
+            ..Surroundings::default()
+        };
+        let lines = waiting_for_resources(&job, &around);
+        assert_eq!(lines, ["no scheduler is loaded; `flux module load sched-simple' loads one"]);
     }
 
     #[test]
