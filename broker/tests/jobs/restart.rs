@@ -5,10 +5,12 @@ use flux_broker::services::job_list::JobList;
 use flux_broker::services::job_manager::JobManager;
 use flux_broker::services::sched::Sched;
 use flux_protocol::fluid::JobId;
-use flux_protocol::rpc::job_manager as rpc;
+use flux_protocol::message::Nodeid;
+use flux_protocol::payload::decode_json;
+use flux_protocol::rpc::{job_manager as rpc, sched};
 use serde_json::json;
 
-use crate::instance::{Instance, jobspec_of, run, simulated};
+use crate::instance::{Instance, PATIENCE, jobspec_of, run, simulated};
 
 /// As a restart of the broker does it, but for the KVS.
 async fn restart(instance: &mut Instance) {
@@ -124,6 +126,43 @@ fn inactive_jobs_are_purged_by_number_and_forgotten_everywhere() {
             let found = handle.rpc::<flux_protocol::rpc::job_info::Lookup>(&lookup).await;
             assert_eq!(found.is_ok(), kept);
         }
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn what_ends_while_a_scheduler_introduces_itself_is_free_when_it_is_ready() {
+    run(async {
+        let mut instance = Instance::start().await;
+        let id = instance.submit(&simulated("1h")).await.unwrap();
+        instance.wait_event(id, "start").await;
+        instance.unload("sched-simple").await;
+
+        let uri = format!("local://{}", instance.socket().display());
+        let flux = flux_client::Client::open(Some(&uri)).await.unwrap();
+        let mut scheduler = flux.register("sched").await.unwrap();
+        let hello = rpc::SchedHelloRequest { partial_ok: false };
+        let mut told = flux.stream::<rpc::SchedHello>(Nodeid::ANY, &hello).unwrap();
+        assert_eq!(told.next().await.unwrap().unwrap().id, id);
+        assert!(told.next().await.unwrap().is_none());
+        let cancel = rpc::RaiseRequest {
+            id,
+            kind: "cancel".to_owned(),
+            severity: 0,
+            note: Some(String::new()),
+            wait_status: None,
+        };
+        instance.handle.rpc::<rpc::Raise>(&cancel).await.unwrap();
+        instance.wait_event(id, "clean").await;
+        let ready = rpc::SchedReadyRequest { mode: "unlimited".to_owned(), limit: None };
+        flux.rpc::<rpc::SchedReady>(Nodeid::ANY, &ready).await.unwrap();
+
+        let request = tokio::time::timeout(PATIENCE, scheduler.next()).await.unwrap().unwrap();
+        assert_eq!(request.topic.as_str(), "sched.free");
+        let freed: sched::FreeRequest = decode_json(request.payload.as_ref()).unwrap();
+        assert!(freed.id == id && freed.is_final);
+        scheduler.remove().await.unwrap();
+        drop(flux);
         instance.stop().await;
     });
 }

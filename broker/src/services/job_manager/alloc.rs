@@ -34,6 +34,9 @@ pub struct Alloc {
     sent: HashSet<JobId>,
     scheduler: Option<Scheduler>,
     had_scheduler: bool,
+    /// What a scheduler is to be told when it is ready, because it was freed after its hello had
+    /// told it of it.
+    freed_since_hello: Option<Vec<sched::FreeRequest>>,
     running: u64,
     /// Told whenever resources go back.
     pub(super) freed: Rc<Notify>,
@@ -96,13 +99,12 @@ impl JobManager {
     /// Give the resources back.
     pub(super) fn alloc_free(&mut self, context: &Context, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
-        if job.alloc_bypass || self.alloc.scheduler.is_none() {
+        if job.alloc_bypass {
             return;
         }
         if let Some(r) = &job.r {
             let r = (**r).to_owned();
-            notify::<sched::Free>(context, &sched::FreeRequest { id, r, is_final: true });
-            self.alloc.freed.notify_waiters();
+            self.send_free(context, sched::FreeRequest { id, r, is_final: true });
         }
     }
 
@@ -114,9 +116,16 @@ impl JobManager {
         r: Box<serde_json::value::RawValue>,
         is_final: bool,
     ) {
+        self.send_free(context, sched::FreeRequest { id, r, is_final });
+    }
+
+    /// A scheduler that does not know of the resources yet need not hear that they are free.
+    fn send_free(&mut self, context: &Context, request: sched::FreeRequest) {
         if self.alloc.scheduler.is_some() {
-            notify::<sched::Free>(context, &sched::FreeRequest { id, r, is_final });
+            notify::<sched::Free>(context, &request);
             self.alloc.freed.notify_waiters();
+        } else if let Some(freed) = &mut self.alloc.freed_since_hello {
+            freed.push(request);
         }
     }
 
@@ -291,6 +300,7 @@ impl JobManager {
     fn scheduler_lost(&mut self, context: &Context, reason: &str) {
         context.log(Severity::Debug, reason);
         self.alloc.scheduler = None;
+        self.alloc.freed_since_hello = None;
         let sent: Vec<JobId> = self.alloc.sent.drain().collect();
         for id in sent {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
@@ -316,7 +326,8 @@ impl JobManager {
         call: Call<rpc::SchedHelloResponse>,
     ) {
         self.scheduler_lost(context, "scheduler: hello");
-        for job in self.jobs.values().filter(|job| job.has_resources && !job.alloc_bypass) {
+        let holds = |job: &&Job| job.has_resources && !job.pending.free_posted && !job.alloc_bypass;
+        for job in self.jobs.values().filter(holds) {
             call.send(&rpc::SchedHelloResponse {
                 id: job.id,
                 priority: i64::from(job.queue_priority()),
@@ -328,6 +339,7 @@ impl JobManager {
         for allocation in self.housekeeping.hello(request.partial_ok) {
             call.send(&allocation);
         }
+        self.alloc.freed_since_hello = Some(Vec::new());
         call.end();
     }
 
@@ -344,6 +356,9 @@ impl JobManager {
         };
         self.alloc.scheduler = Some(Scheduler { sender: sender.clone(), limit });
         self.alloc.had_scheduler = true;
+        for request in self.alloc.freed_since_hello.take().into_iter().flatten() {
+            self.send_free(context, request);
+        }
         let text = match limit {
             None => "scheduler: ready unlimited".to_owned(),
             Some(limit) => format!("scheduler: ready limited={limit}"),

@@ -33,20 +33,29 @@ use crate::plugin::{
 
 pub(super) use introduce::Introduction;
 
-/// Loaded at every start, before those of the configuration, unless they are removed.
-const BUILTIN: &[&str] = &[
-    "priority-default.wasm",
-    "limit-job-size.wasm",
-    "limit-duration.wasm",
-    "dependency-after.wasm",
-    "dependency-singleton.wasm",
-    "begin-time.wasm",
-    "validate-duration.wasm",
-    "update-duration.wasm",
-    "job-history.wasm",
-    "post-event.wasm",
-    "update-queue.wasm",
+/// Loaded at every start, before those of the configuration, unless they are removed: the name that
+/// they are listed and loaded as, and the file.
+const BUILTIN: &[(&str, &str)] = &[
+    (".priority-default", "priority-default.wasm"),
+    (".limit-job-size", "limit-job-size.wasm"),
+    (".limit-duration", "limit-duration.wasm"),
+    (".dependency-after", "dependency-after.wasm"),
+    (".dependency-singleton", "dependency-singleton.wasm"),
+    (".begin-time", "begin-time.wasm"),
+    (".validate-duration", "validate-duration.wasm"),
+    (".update-duration", "update-duration.wasm"),
+    (".history", "job-history.wasm"),
+    (".post-event", "post-event.wasm"),
+    (".update-queue", "update-queue.wasm"),
 ];
+
+/// What a plugin is listed as: the name of its file, or of a builtin one as it was asked for.
+fn listed_name(wanted: &str, file: &str) -> String {
+    match BUILTIN.iter().find(|(name, _)| *name == wanted) {
+        Some((name, _)) => (*name).to_owned(),
+        None => file.to_owned(),
+    }
+}
 
 /// The stack of plugins.
 pub struct Plugins {
@@ -114,10 +123,10 @@ impl Plugins {
             states: state::restore(context.handle()).await?,
             expiration: None,
         };
-        for name in BUILTIN {
-            let spec = PluginSpec::named(*name);
+        for (name, file) in BUILTIN {
+            let spec = PluginSpec::named(*file);
             match load(&plugins.host, &spec, &plugins.states).await {
-                Ok(plugin) => plugins.push(context, plugin, true),
+                Ok(plugin) => plugins.push(context, plugin, name),
                 Err(error) => context.log(Severity::Err, format!("builtin plugin: {error}")),
             }
         }
@@ -163,14 +172,17 @@ impl Plugins {
             }
             _ => format!("load: {error}"),
         })?;
-        if self.find(&plugin.facts().file_name).is_some() {
-            return Err(format!("load: {} already loaded", plugin.facts().file_name));
+        let wanted = entry.get("load").and_then(Value::as_str).unwrap_or_default();
+        let name = listed_name(wanted, &plugin.facts().file_name);
+        if self.find(&name).is_some() {
+            return Err(format!("load: {name} already loaded"));
         }
-        self.push(context, plugin, false);
+        self.push(context, plugin, &name);
         Ok(())
     }
 
-    /// Names that end in `.so` are those of an old configuration.
+    /// Names that end in `.so` are those of an old configuration, names that begin with a dot those
+    /// of builtin plugins.
     fn spec(&self, context: &Context, entry: &Value) -> Result<PluginSpec, String> {
         let mut spec = PluginSpec::from_value(entry).map_err(|error| error.to_string())?;
         if let Some(stem) = spec.load.strip_suffix(".so") {
@@ -179,17 +191,16 @@ impl Plugins {
             context.log(Severity::Notice, text);
             spec.load = name;
         }
+        if let Some((_, file)) = BUILTIN.iter().find(|(name, _)| *name == spec.load) {
+            spec.load = (*file).to_owned();
+        }
         Ok(spec)
     }
 
-    fn push(&mut self, context: &Context, plugin: Plugin, builtin: bool) {
-        let facts = plugin.facts();
-        outgoing::subscribe(context, &facts.manifest.capabilities);
-        let name = match builtin {
-            true => format!(".{}", facts.manifest.name),
-            false => facts.file_name.clone(),
-        };
-        self.loaded.push(Loaded { plugin, name, builtin });
+    fn push(&mut self, context: &Context, plugin: Plugin, name: &str) {
+        outgoing::subscribe(context, &plugin.facts().manifest.capabilities);
+        let builtin = name.starts_with('.');
+        self.loaded.push(Loaded { plugin, name: name.to_owned(), builtin });
     }
 
     fn find(&self, name: &str) -> Option<&Loaded> {

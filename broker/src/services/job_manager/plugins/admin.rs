@@ -58,7 +58,7 @@ impl JobManager {
             Err(text) => return call.fail(Failure::new(Errno::EINVAL, text)),
         };
         let name = spec.load.rsplit('/').next().unwrap_or(&spec.load).to_owned();
-        if self.plugins.find(&name).is_some() {
+        if self.plugins.find(&super::listed_name(&load, &name)).is_some() {
             self.plugins.loaded.extend(removed);
             return call.fail(Failure::new(Errno::EEXIST, format!("{load} already loaded")));
         }
@@ -76,7 +76,8 @@ impl JobManager {
             move |manager: &mut JobManager, result: Result<Plugin, LoadError>| match result {
                 Ok(plugin) => {
                     let name = plugin.name().to_owned();
-                    manager.plugins.push(&after, plugin, false);
+                    let listed = super::listed_name(&load, &plugin.facts().file_name);
+                    manager.plugins.push(&after, plugin, &listed);
                     manager.tell_lifetime(&after, &name);
                     manager.plugins_removed(&after, &removed);
                     let pending = manager.pending_jobs();
