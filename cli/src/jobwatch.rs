@@ -33,8 +33,8 @@ pub(crate) struct End {
     t_cleanup: f64,
     /// Of wait(2).
     pub(crate) waitstatus: Option<i32>,
-    /// The first fatal one.
-    pub(crate) exception: Option<Exception>,
+    /// The first of the most severe.
+    exception: Option<Exception>,
 }
 
 #[derive(Deserialize)]
@@ -86,12 +86,12 @@ impl End {
             }
             "exception" => {
                 let Ok(exception) = event.context_as::<Exception>() else { return };
-                let known = self.exception.as_ref().is_some_and(|known| known.severity == 0);
-                if exception.severity == 0 && !known {
+                if exception.severity == 0 && self.t_cleanup == 0.0 {
+                    self.t_cleanup = event.timestamp;
+                }
+                let known = self.exception.as_ref().map(|known| known.severity);
+                if known.is_none_or(|known| exception.severity < known) {
                     self.exception = Some(exception);
-                    if self.t_cleanup == 0.0 {
-                        self.t_cleanup = event.timestamp;
-                    }
                 }
             }
             _ => {}
@@ -101,12 +101,17 @@ impl End {
     /// As shells report it; jobs that ended by an exception alone have `exception_code`.
     pub(crate) fn code(&self, exception_code: u8) -> u8 {
         let code = self.waitstatus.map_or(0, |status| Ended::from_status(status).code());
-        if self.exception.is_some() { code.max(exception_code) } else { code }
+        if self.fatal().is_some() { code.max(exception_code) } else { code }
+    }
+
+    /// The exception that has ended the job.
+    pub(crate) fn fatal(&self) -> Option<&Exception> {
+        self.exception.as_ref().filter(|exception| exception.severity == 0)
     }
 
     /// As the library's result call tells it.
     pub(crate) fn to_json(&self, id: JobId) -> Value {
-        let result = match (&self.exception, self.waitstatus) {
+        let result = match (self.fatal(), self.waitstatus) {
             (Some(exception), _) if exception.kind == "cancel" => 4,
             (Some(exception), _) if exception.kind == "timeout" => 8,
             (None, Some(0)) => 1,
@@ -145,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_fatal_exception_counts() {
+    fn the_first_of_the_most_severe_exceptions_counts() {
         let cancel = r#"{"timestamp":1.0,"name":"exception","context":{"type":"cancel","severity":0,"note":"why"}}"#;
         let hint =
             r#"{"timestamp":1.0,"name":"exception","context":{"type":"x","severity":3,"note":""}}"#;
@@ -153,6 +158,18 @@ mod tests {
         assert_eq!(end.exception.as_ref().unwrap().kind, "cancel");
         assert_eq!((end.code(1), end.code(40)), (1, 40));
         assert_eq!(end.to_json(JobId(7))["result"], 4);
+    }
+
+    #[test]
+    fn an_exception_that_is_not_fatal_is_told_and_changes_no_code() {
+        let lines = [
+            r#"{"timestamp":1.0,"name":"exception","context":{"type":"x","severity":3,"note":""}}"#,
+            r#"{"timestamp":2.0,"name":"finish","context":{"status":0}}"#,
+        ];
+        let end = end(&lines);
+        assert_eq!(end.code(1), 0);
+        let json = end.to_json(JobId(7));
+        assert_eq!((&json["result"], &json["exception_severity"]), (&json!(1), &json!(3)));
     }
 
     #[test]

@@ -157,9 +157,14 @@ mod tests {
     #[test]
     fn interface_names_become_addresses() {
         assert_eq!(resolve_bind("tcp://lo:8050", false).unwrap(), "tcp://127.0.0.1:8050");
-        for same in ["tcp://*:8050", "tcp://127.0.0.2:1", "tcp://[::1]:1", "ipc:///run/x"] {
+        for same in ["tcp://*:8050", "tcp://127.0.0.2:1", "ipc:///run/x"] {
             assert_eq!(resolve_bind(same, false).unwrap(), same);
         }
+        assert_eq!(resolve_bind("tcp://[::1]:1", true).unwrap(), "tcp://[::1]:1");
+        assert_eq!(
+            resolve_bind("tcp://[::1]:1", false).unwrap_err().to_string(),
+            "tcp://[::1]:1: IPv6 is off; set bootstrap.enable_ipv6 = true"
+        );
         assert_eq!(
             resolve_bind("tcp://nosuch0:8050", false).unwrap_err().to_string(),
             "tcp://nosuch0:8050: nosuch0 is neither an address nor an interface of this host"

@@ -30,6 +30,7 @@ use serde::Deserialize;
 
 use crate::call::{Call, Sender};
 use crate::config::Config;
+use crate::log::Severity;
 use crate::methods::Methods;
 use crate::service::Service;
 use run::Run;
@@ -191,7 +192,7 @@ impl JobExec {
 
     fn expiration(
         &mut self,
-        _: &Context,
+        context: &Context,
         request: rpc::ExpirationRequest,
         _: &Sender,
     ) -> Result<Empty, Failure> {
@@ -200,6 +201,8 @@ impl JobExec {
             return Err(Errno::EINVAL.into());
         }
         run.set_expiration(request.expiration);
+        let (id, expiration) = (request.id.f58(), request.expiration);
+        context.log(Severity::Debug, format!("updated expiration of {id} to {expiration:.2}"));
         Ok(Empty)
     }
 

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::message::{Flags, Nodeid};
@@ -72,8 +73,12 @@ impl JobManager {
             Effect::UpdateJobspec(update) => {
                 let id = self.known(update.id)?;
                 let updates = object(&update.json)?;
+                let expiration = self.moved_expiration(id, &updates);
+                let expiration = expiration.map_err(|failure| failure.to_string())?;
                 self.post_with(context, id, "jobspec-update", &updates);
-                self.follow_expiration(context, id, &updates);
+                if let Some(expiration) = expiration {
+                    self.move_expiration(context, id, expiration);
+                }
             }
             Effect::SetFlag(note) => {
                 let id = self.known(note.id)?;
@@ -188,16 +193,33 @@ impl JobManager {
         self.post_with(context, id, "alloc", &json!({ "bypass": true }));
     }
 
-    /// A duration that changes while the job runs moves its expiration.
-    pub(super) fn follow_expiration(&mut self, context: &Context, id: JobId, updates: &Object) {
+    /// When a job that runs is to end by another duration: Unix time, 0 for never; nothing where
+    /// that is not what changes. EINVAL: it would have ended already.
+    pub(super) fn moved_expiration(
+        &self,
+        id: JobId,
+        updates: &Object,
+    ) -> Result<Option<f64>, Failure> {
         let duration = updates.get("attributes.system.duration").and_then(Value::as_f64);
-        let (Some(duration), Some(job)) = (duration, self.jobs.get(&id)) else { return };
-        let Some(r) = job.r.as_ref().filter(|_| job.state == State::Run) else { return };
+        let (Some(duration), Some(job)) = (duration, self.jobs.get(&id)) else { return Ok(None) };
+        let Some(r) = job.r.as_ref().filter(|_| job.state == State::Run) else { return Ok(None) };
+        if duration <= 0.0 {
+            return Ok(Some(0.0));
+        }
         let start = serde_json::from_str::<Value>(r.get())
             .ok()
             .and_then(|r| r.pointer("/execution/starttime")?.as_f64())
             .unwrap_or(0.0);
-        let expiration = if duration > 0.0 { start + duration } else { 0.0 };
+        let expiration = start + duration;
+        if expiration <= crate::time::unix_seconds(std::time::SystemTime::now()) {
+            let text = "requested duration places job expiration in the past";
+            return Err(Failure::new(Errno::EINVAL, text));
+        }
+        Ok(Some(expiration))
+    }
+
+    /// A job that runs ends at another time: write it down and tell who ends it.
+    pub(super) fn move_expiration(&mut self, context: &Context, id: JobId, expiration: f64) {
         self.post_with(context, id, "resource-update", &json!({ "expiration": expiration }));
         let request = job_exec::ExpirationRequest { id, expiration };
         let (handle, after) = (context.handle().clone(), context.clone());

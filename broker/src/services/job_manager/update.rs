@@ -54,8 +54,14 @@ impl JobManager {
         if self.active_job(id).is_err() {
             return call.fail(Failure::new(Errno::EINVAL, "job is inactive"));
         }
+        let expiration = match self.moved_expiration(id, updates) {
+            Ok(expiration) => expiration,
+            Err(failure) => return call.fail(failure),
+        };
         self.post_with(context, id, "jobspec-update", updates);
-        self.follow_expiration(context, id, updates);
+        if let Some(expiration) = expiration {
+            self.move_expiration(context, id, expiration);
+        }
         self.plugins_updated(context, id, updates);
         self.store.then(context, move |_, _, result| {
             call.finish(result.clone().map(|()| Empty));

@@ -81,7 +81,7 @@ impl Status {
 
     fn tell(&self, text: &str, end: &End) {
         let ended = Ended::from_status(end.waitstatus.unwrap_or_default());
-        match (ended, &end.exception) {
+        match (ended, end.fatal()) {
             (Ended::Killed(signal), _) => {
                 eprintln!("flux-job: {text}: job shell died by signal {signal}");
             }
