@@ -30,25 +30,29 @@ impl Logger {
             SEVERITIES.iter().position(|name| *name == self.severity).ok_or_else(|| {
                 Failure::new(format_args!("invalid severity: Use {}", SEVERITIES.join("|")))
             })?;
-        let mut message = self.message.join(" ");
+        let mut message = self.message.join(" ").into_bytes();
         if self.message.is_empty() {
-            std::io::stdin()
-                .lock()
-                .read_to_string(&mut message)
-                .map_err(|e| Failure::of("stdin", strerror(&e)))?;
+            let read = std::io::stdin().lock().read_to_end(&mut message);
+            read.map_err(|e| Failure::of("stdin", strerror(&e)))?;
         }
+        let message = String::from_utf8_lossy(&message);
         let flux = context.connect().await?;
         let rank = flux.attr("rank").await.map_err(|e| Failure::of("rank", e))?;
-        let line = Line {
-            severity,
-            timestamp: &Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
-            host: &rank,
-            app: &self.appname,
-            message: message.trim_end_matches(['\r', '\n']),
-        };
-        flux.rpc::<log::Append>(Nodeid::ANY, &Raw(line.encode().into()))
-            .await
-            .map_err(|e| Failure::of("flux_log", e))?;
+        for message in message.split(['\n', '\0']).map(str::trim_end) {
+            if message.is_empty() {
+                continue;
+            }
+            let line = Line {
+                severity,
+                timestamp: &Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
+                host: &rank,
+                app: &self.appname,
+                message,
+            };
+            flux.rpc::<log::Append>(Nodeid::ANY, &Raw(line.encode().into()))
+                .await
+                .map_err(|e| Failure::of("flux_log", e))?;
+        }
         Ok(0)
     }
 }

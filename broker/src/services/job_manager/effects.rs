@@ -4,12 +4,9 @@
 
 use std::rc::Rc;
 
-use flux_protocol::errno::Errno;
-use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::message::{Flags, Nodeid};
-use flux_protocol::payload::{Empty, Object, encode_json};
-use flux_protocol::rpc::job_exec;
+use flux_protocol::payload::{Object, encode_json};
 use flux_protocol::rpc::resource;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -73,12 +70,8 @@ impl JobManager {
             Effect::UpdateJobspec(update) => {
                 let id = self.known(update.id)?;
                 let updates = object(&update.json)?;
-                let expiration = self.moved_expiration(id, &updates);
-                let expiration = expiration.map_err(|failure| failure.to_string())?;
-                self.post_with(context, id, "jobspec-update", &updates);
-                if let Some(expiration) = expiration {
-                    self.move_expiration(context, id, expiration);
-                }
+                let updated = self.update_jobspec(context, id, &updates);
+                updated.map_err(|failure| failure.to_string())?;
             }
             Effect::SetFlag(note) => {
                 let id = self.known(note.id)?;
@@ -191,47 +184,6 @@ impl JobManager {
             job.alloc_bypass = true;
         }
         self.post_with(context, id, "alloc", &json!({ "bypass": true }));
-    }
-
-    /// When a job that runs is to end by another duration: Unix time, 0 for never; nothing where
-    /// that is not what changes. EINVAL: it would have ended already.
-    pub(super) fn moved_expiration(
-        &self,
-        id: JobId,
-        updates: &Object,
-    ) -> Result<Option<f64>, Failure> {
-        let duration = updates.get("attributes.system.duration").and_then(Value::as_f64);
-        let (Some(duration), Some(job)) = (duration, self.jobs.get(&id)) else { return Ok(None) };
-        let Some(r) = job.r.as_ref().filter(|_| job.state == State::Run) else { return Ok(None) };
-        if duration <= 0.0 {
-            return Ok(Some(0.0));
-        }
-        let start = serde_json::from_str::<Value>(r.get())
-            .ok()
-            .and_then(|r| r.pointer("/execution/starttime")?.as_f64())
-            .unwrap_or(0.0);
-        let expiration = start + duration;
-        if expiration <= crate::time::unix_seconds(std::time::SystemTime::now()) {
-            let text = "requested duration places job expiration in the past";
-            return Err(Failure::new(Errno::EINVAL, text));
-        }
-        Ok(Some(expiration))
-    }
-
-    /// A job that runs ends at another time: write it down and tell who ends it.
-    pub(super) fn move_expiration(&mut self, context: &Context, id: JobId, expiration: f64) {
-        self.post_with(context, id, "resource-update", &json!({ "expiration": expiration }));
-        let request = job_exec::ExpirationRequest { id, expiration };
-        let (handle, after) = (context.handle().clone(), context.clone());
-        context.spawn(
-            async move { handle.rpc::<job_exec::Expiration>(&request).await },
-            move |_: &mut JobManager, result: Result<Empty, Failure>| {
-                if let Err(failure) = result {
-                    let text = format!("{}: expiration: {failure}", id.f58());
-                    after.log(Severity::Err, text);
-                }
-            },
-        );
     }
 }
 

@@ -3,11 +3,15 @@
 use flux_protocol::credential::Userid;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
+use flux_protocol::fluid::JobId;
 use flux_protocol::payload::{Empty, Object};
-use flux_protocol::rpc::job_manager as rpc;
+use flux_protocol::rpc::{job_exec, job_manager as rpc};
+use serde_json::{Value, json};
 
+use super::job::State;
 use super::{Context, JobManager};
 use crate::call::Call;
+use crate::log::Severity;
 
 impl JobManager {
     pub(super) fn update(
@@ -44,27 +48,68 @@ impl JobManager {
     }
 
     /// Allowed: an event, and an answer when it is stored.
-    fn updated(
-        &mut self,
-        context: &Context,
-        id: flux_protocol::fluid::JobId,
-        updates: &Object,
-        call: Call<Empty>,
-    ) {
+    fn updated(&mut self, context: &Context, id: JobId, updates: &Object, call: Call<Empty>) {
         if self.active_job(id).is_err() {
             return call.fail(Failure::new(Errno::EINVAL, "job is inactive"));
         }
-        let expiration = match self.moved_expiration(id, updates) {
-            Ok(expiration) => expiration,
-            Err(failure) => return call.fail(failure),
-        };
-        self.post_with(context, id, "jobspec-update", updates);
-        if let Some(expiration) = expiration {
-            self.move_expiration(context, id, expiration);
+        if let Err(failure) = self.update_jobspec(context, id, updates) {
+            return call.fail(failure);
         }
         self.plugins_updated(context, id, updates);
         self.store.then(context, move |_, _, result| {
             call.finish(result.clone().map(|()| Empty));
         });
+    }
+
+    /// Write an update down. EINVAL: a job that runs would have ended already.
+    pub(super) fn update_jobspec(
+        &mut self,
+        context: &Context,
+        id: JobId,
+        updates: &Object,
+    ) -> Result<(), Failure> {
+        let expiration = self.moved_expiration(id, updates)?;
+        self.post_with(context, id, "jobspec-update", updates);
+        if let Some(expiration) = expiration {
+            self.move_expiration(context, id, expiration);
+        }
+        Ok(())
+    }
+
+    /// When a job that runs is to end by another duration: Unix time, 0 for never; nothing where
+    /// that is not what changes. EINVAL: it would have ended already.
+    fn moved_expiration(&self, id: JobId, updates: &Object) -> Result<Option<f64>, Failure> {
+        let duration = updates.get("attributes.system.duration").and_then(Value::as_f64);
+        let (Some(duration), Some(job)) = (duration, self.jobs.get(&id)) else { return Ok(None) };
+        let Some(r) = job.r.as_ref().filter(|_| job.state == State::Run) else { return Ok(None) };
+        if duration <= 0.0 {
+            return Ok(Some(0.0));
+        }
+        let start = serde_json::from_str::<Value>(r.get())
+            .ok()
+            .and_then(|r| r.pointer("/execution/starttime")?.as_f64())
+            .unwrap_or(0.0);
+        let expiration = start + duration;
+        if expiration <= crate::time::unix_seconds(std::time::SystemTime::now()) {
+            let text = "requested duration places job expiration in the past";
+            return Err(Failure::new(Errno::EINVAL, text));
+        }
+        Ok(Some(expiration))
+    }
+
+    /// A job that runs ends at another time: write it down and tell who ends it.
+    fn move_expiration(&mut self, context: &Context, id: JobId, expiration: f64) {
+        self.post_with(context, id, "resource-update", &json!({ "expiration": expiration }));
+        let request = job_exec::ExpirationRequest { id, expiration };
+        let (handle, after) = (context.handle().clone(), context.clone());
+        context.spawn(
+            async move { handle.rpc::<job_exec::Expiration>(&request).await },
+            move |_: &mut JobManager, result: Result<Empty, Failure>| {
+                if let Err(failure) = result {
+                    let text = format!("{}: expiration: {failure}", id.f58());
+                    after.log(Severity::Err, text);
+                }
+            },
+        );
     }
 }

@@ -166,8 +166,10 @@ impl Get {
         if self.treeobj {
             outln!("{}", treeobj.encode().map_err(|e| Failure::of(key, e))?);
         } else {
-            output::emit_bytes(&kvs::value(treeobj).map_err(|e| Failure::of(key, e))?);
-            if !self.raw && (self.watch || !self.stream) {
+            let value = kvs::value(treeobj).map_err(|e| Failure::of(key, e))?;
+            output::emit_bytes(&value);
+            // Of a value that is empty there is no line, unless it is one among others.
+            if !self.raw && (self.watch || !(self.stream || value.is_empty())) {
                 outln!();
             }
         }
