@@ -136,30 +136,21 @@ impl Settings {
 
 /// Check the `log-*` attributes of the command line. EINVAL names the attribute.
 pub fn check_attrs(attrs: &Attrs) -> Result<(), Failure> {
+    let bad = |name: &str, why: &str| Failure::new(Errno::EINVAL, format!("{name}: {why}"));
     for (name, _) in DEFAULTS {
-        if let Some(value) = attrs.get(name) {
-            check_attr(name, &value)
-                .map_err(|why| Failure::new(Errno::EINVAL, format!("{name}: {why}")))?;
+        let Some(value) = attrs.get(name) else { continue };
+        match name {
+            "log-stderr-mode" if value == "leader" || value == "local" => {}
+            "log-stderr-mode" => return Err(bad(name, "value must be leader or local")),
+            "log-syslog-enable" if value == "0" || value == "1" => {}
+            "log-syslog-enable" => return Err(bad(name, "value must be 0 or 1")),
+            "log-ring-size" if value.parse::<usize>().is_ok() => {}
+            "log-ring-size" => return Err(bad(name, "value must be a number")),
+            _ if value.parse::<i32>().is_ok_and(|level| level <= 7) => {}
+            _ => return Err(bad(name, "value must be a level, at most 7")),
         }
     }
     Ok(())
-}
-
-/// Check the value of an attribute, if it is one of the log's.
-pub fn check_attr(name: &str, value: &str) -> Result<(), &'static str> {
-    if !DEFAULTS.iter().any(|(known, _)| *known == name) {
-        return Ok(());
-    }
-    let (is_good, why) = match name {
-        "log-stderr-mode" => (matches!(value, "leader" | "local"), "value must be leader or local"),
-        "log-syslog-enable" => (matches!(value, "0" | "1"), "value must be 0 or 1"),
-        "log-ring-size" => (value.parse::<usize>().is_ok(), "value must be a number"),
-        _ => {
-            let is_level = value.parse::<i32>().is_ok_and(|level| level <= 7);
-            (is_level, "value must be a level, at most 7")
-        }
-    };
-    if is_good { Ok(()) } else { Err(why) }
 }
 
 // === impl Logger ===

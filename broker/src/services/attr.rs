@@ -60,8 +60,6 @@ impl Attr {
         request: rpc::SetRequest,
         _: &Sender,
     ) -> Result<Empty, Failure> {
-        crate::log::check_attr(&request.name, &request.value)
-            .map_err(|why| Failure::new(Errno::EINVAL, why))?;
         context.broker().attrs().set(&request.name, &request.value, request.force)?;
         context.broker().log().attrs_changed(context.broker().attrs());
         Ok(Empty)
