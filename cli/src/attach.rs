@@ -282,7 +282,7 @@ impl Session<'_> {
 
     fn tick(&mut self) {
         self.status.draw(self.shown);
-        if self.status.waits_for_resources() {
+        if self.status.asks_for_queue() {
             let (flux, id, heard) = (self.flux.clone(), self.id, self.heard.clone());
             tokio::spawn(async move {
                 // Who can't be told why the job waits sees at least that it does.

@@ -11,6 +11,8 @@ use serde_json::Value;
 
 /// A job that starts soon needs no such line.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often the queue is asked for.
+const QUEUE_PACE: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
 /// Of what is not the text: names, and the time.
 const AROUND: usize = 20;
@@ -37,6 +39,8 @@ pub(super) struct StatusLine {
     prologs: u32,
     /// The queue that the job waits in, when it is stopped.
     stopped_queue: Option<String>,
+    /// When the broker was asked for that.
+    asked: Option<Instant>,
 }
 
 const WAITING: &str = "waiting for resources";
@@ -56,6 +60,7 @@ impl StatusLine {
             text: "",
             prologs: 0,
             stopped_queue: None,
+            asked: None,
         }
     }
 
@@ -68,6 +73,10 @@ impl StatusLine {
     }
 
     pub(super) fn event(&mut self, name: &str, fatal: bool) {
+        if name == "jobspec-update" {
+            // It may be in another queue now.
+            (self.asked, self.stopped_queue) = (None, None);
+        }
         self.text = match name {
             _ if fatal => "canceling due to exception",
             "submit" => "submitted",
@@ -88,9 +97,15 @@ impl StatusLine {
         };
     }
 
-    /// Whether it is worth asking how the job's queue does.
-    pub(super) fn waits_for_resources(&self) -> bool {
-        self.active && self.text == WAITING
+    /// Whether it is time to ask how the job's queue does: many may wait like this one, and all
+    /// of them ask the same broker.
+    pub(super) fn asks_for_queue(&mut self) -> bool {
+        let is_due = self.asked.is_none_or(|asked| asked.elapsed() >= QUEUE_PACE);
+        let asks = self.active && self.text == WAITING && is_due;
+        if asks {
+            self.asked = Some(Instant::now());
+        }
+        asks
     }
 
     pub(super) fn queue(&mut self, stopped: Option<String>) {
