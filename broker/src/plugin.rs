@@ -50,14 +50,19 @@ mod componentize;
 mod conf_files;
 mod engine;
 mod fault;
+mod grants;
+mod handle;
 mod host;
 mod instance;
 mod jobs;
 mod known;
 mod ledger;
+mod load_error;
 mod log_gate;
 mod manifest;
 mod recorder;
+mod replay;
+mod request;
 mod rest;
 mod scheduler;
 mod source;
@@ -71,18 +76,20 @@ mod worker;
 
 pub use breaker::Patience;
 pub use fault::{CallError, Fault, FaultKind, OnFault};
-pub use host::{
-    HostConfig, LoadError, Plugin, PluginFacts, PluginHost, Replay, ReplayClock, default_path,
-};
+pub use handle::{Plugin, PluginFacts};
+pub use host::{HostConfig, PluginHost, default_path};
 pub use instance::Limits;
 pub use jobs::{JobFacts, SharedJobs};
 pub use known::as_known;
 pub use ledger::{LedgerError, record};
+pub use load_error::LoadError;
 pub use log_gate::LogSink;
 pub use manifest::{
     Abi, Caller, HOST_ABI, InspectError, Inspection, Kind, LoadOrder, Manifest, Service, inspect,
 };
 pub use recorder::{RecordedStep, Step};
+pub use replay::{Replay, ReplayClock};
+pub use request::{Notice, NoticeKind};
 pub use scheduler::{ResourceStatus, Scheduler, SchedulerEvent};
 pub(crate) use source::hex;
 pub use source::{MODULE_MAX, SourceError};
@@ -90,6 +97,6 @@ pub use spec::{PluginSpec, SpecError};
 pub use stats::{CallbackReport, Report};
 pub use topic::{label, state_name, topic};
 pub use v1::types;
-pub use worker::{Notice, NoticeKind, dependencies};
+pub use worker::dependencies;
 
 pub use ledger::record as resource_record;

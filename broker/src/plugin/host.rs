@@ -2,31 +2,29 @@
 
 use super::breaker::Breaker;
 use super::cache;
-use super::capability::{arguments, meet};
+use super::capability::arguments;
 use super::componentize::componentize;
-use super::conf_files;
 use super::engine::PluginEngine;
-use super::fault::{CallError, OnFault};
-use super::instance::{KeyValues, Limits, Program};
+use super::grants::{grant, visible_conf, visible_config};
+use super::handle::{Plugin, PluginFacts};
+use super::instance::{KeyValues, Program};
 use super::jobs::SharedJobs;
+use super::load_error::LoadError;
 use super::log_gate::{LogGate, LogSink};
-use super::manifest::{InspectError, Inspection, Kind, Manifest, inspect};
+use super::manifest::{Inspection, Kind, Manifest, inspect};
 use super::recorder::Recorder;
+use super::replay::Replay;
+use super::request::{MAILBOX, Notice, Parts, Request};
 use super::scheduler::{Desk, Scheduler, SchedulerEvent};
-use super::source::{self, Source, SourceError};
+use super::source::{self, Source};
 use super::spec::PluginSpec;
-use super::stats::Report;
-use super::v1::types::{
-    Answer, Context, Edit, Event, Instance as InstanceFacts, Level, StartReason, Submission,
-    Verdict,
-};
-use super::worker::{Answers, MAILBOX, Notice, Parts, Request, Shared, Worker};
+use super::v1::types::{Context, Instance as InstanceFacts, Level, StartReason};
+use super::worker::Worker;
 use flux_protocol::layout::Layout;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 use wasmtime::component::Component;
@@ -65,37 +63,6 @@ impl fmt::Debug for HostConfig {
     }
 }
 
-/// What a plugin may not find out by itself when a recording is replayed.
-#[derive(Debug, Clone)]
-pub struct Replay {
-    /// What `now` answers.
-    pub now: ReplayClock,
-    /// Seed of `random`.
-    pub seed: u64,
-}
-
-/// A clock that stands until it is set. Clones are the same clock.
-#[derive(Debug, Clone, Default)]
-pub struct ReplayClock(Arc<AtomicU64>);
-
-impl ReplayClock {
-    /// Sets it, seconds since the epoch.
-    pub fn set(&self, now: f64) {
-        self.0.store(now.to_bits(), Ordering::Relaxed);
-    }
-
-    /// What it shows.
-    pub fn now(&self) -> f64 {
-        f64::from_bits(self.0.load(Ordering::Relaxed))
-    }
-}
-
-impl From<f64> for ReplayClock {
-    fn from(now: f64) -> Self {
-        ReplayClock(Arc::new(AtomicU64::new(now.to_bits())))
-    }
-}
-
 /// Where plugins are looked for: `FLUX_PLUGIN_PATH` (folders separated by colons) if set, else
 /// the folder of the installation and, in a build from source, the one in the source tree.
 pub fn default_path() -> Vec<PathBuf> {
@@ -109,98 +76,12 @@ pub fn default_path() -> Vec<PathBuf> {
     installed.into_iter().chain([source]).collect()
 }
 
-/// Why a plugin was not loaded. The text names the plugin as the configuration does.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The file.
-    #[error("{name}: {error}")]
-    Source {
-        /// As configured.
-        name: String,
-        /// Of the file.
-        error: SourceError,
-    },
-    /// The module.
-    #[error("{name}: {error}")]
-    Inspect {
-        /// As configured.
-        name: String,
-        /// Of the module.
-        error: InspectError,
-    },
-    /// It is a plugin, but another kind was wanted.
-    #[error("{name}: a {found} plugin, but a {wanted} plugin is wanted here")]
-    Kind {
-        /// As configured.
-        name: String,
-        /// What it is.
-        found: Kind,
-        /// What is wanted.
-        wanted: Kind,
-    },
-    /// It wants what it was not granted.
-    #[error("{name}: asks for capability '{capability}', which is not granted (caps = [...])")]
-    Capability {
-        /// As configured.
-        name: String,
-        /// The first one that is missing.
-        capability: String,
-    },
-    /// It does not fit its world, or the engine cannot compile it.
-    #[error("{name}: {reason}")]
-    Module {
-        /// As configured.
-        name: String,
-        /// The engine's text.
-        reason: String,
-    },
-    /// It refused, or faulted while it started.
-    #[error("{name}: {error}")]
-    Start {
-        /// As configured.
-        name: String,
-        /// What happened.
-        error: CallError,
-    },
-}
-
 /// Loads plugins. One per broker; makes the engine when the first plugin is loaded.
 #[derive(Debug, Clone)]
 pub struct PluginHost {
     config: HostConfig,
     engine: Arc<Mutex<Option<Arc<PluginEngine>>>>,
     notices: mpsc::UnboundedSender<Notice>,
-}
-
-/// A loaded plugin. Dropping the last clone ends it.
-#[derive(Debug, Clone)]
-pub struct Plugin {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    requests: mpsc::Sender<Request>,
-    shared: Arc<Mutex<Shared>>,
-    log: LogGate,
-    facts: PluginFacts,
-}
-
-/// What is known of a loaded plugin.
-#[derive(Debug, Clone)]
-pub struct PluginFacts {
-    /// Name in listings: the file's.
-    pub file_name: String,
-    /// The file.
-    pub path: PathBuf,
-    /// SHA-256, hex.
-    pub digest: String,
-    /// It belongs to this broker, byte for byte.
-    pub bundled: bool,
-    /// What it says about itself.
-    pub manifest: Arc<Manifest>,
-    /// How it was loaded.
-    pub spec: PluginSpec,
 }
 
 impl PluginHost {
@@ -297,8 +178,7 @@ impl PluginHost {
         let start = |error| LoadError::Start { name: spec.load.clone(), error };
         let swapped = old.ask(|reply| Request::Swap(Box::new(parts), reply)).await;
         swapped.and_then(|outcome| outcome).map_err(start)?;
-        let (requests, shared) = (old.inner.requests.clone(), old.inner.shared.clone());
-        Ok(Plugin { inner: Arc::new(Inner { requests, shared, log, facts }) })
+        Ok(old.succeeded_by(log, facts))
     }
 
     /// [`PluginHost::replace`] for a scheduler.
@@ -343,7 +223,7 @@ impl PluginHost {
             .map_err(|error| stopped(format!("plugin thread: {error}")))?;
         let outcome = outcome.await.map_err(|_| stopped("plugin thread ended".to_owned()))?;
         let (facts, shared, log) = outcome?;
-        Ok(Plugin { inner: Arc::new(Inner { requests, shared, log, facts }) })
+        Ok(Plugin::new(requests, shared, log, facts))
     }
 
     /// On the plugin's thread: everything up to a plugin that is ready for calls.
@@ -479,137 +359,6 @@ impl PluginHost {
     }
 }
 
-impl Plugin {
-    /// What is known of it.
-    pub fn facts(&self) -> &PluginFacts {
-        &self.inner.facts
-    }
-
-    /// Its name, also of its RPC service.
-    pub fn name(&self) -> &str {
-        &self.inner.facts.manifest.name
-    }
-
-    /// What becomes of a job when a call fails.
-    pub fn on_fault(&self) -> OnFault {
-        self.inner.facts.spec.on_fault.unwrap_or_default()
-    }
-
-    /// Whether a job that it could not judge is let in: only where the entry says so in as many
-    /// words.
-    pub fn lets_in_unjudged(&self) -> bool {
-        self.inner.facts.spec.on_fault == Some(OnFault::Skip)
-    }
-
-    /// Limits of a call.
-    pub fn limits(&self) -> Limits {
-        self.inner.facts.spec.limits
-    }
-
-    /// Calls a jobtap plugin: one answer per event.
-    pub async fn handle(&self, events: Vec<Event>) -> Answers<Answer> {
-        let count = events.len();
-        self.batch(count, |reply| Request::Handle(events, reply)).await
-    }
-
-    /// Calls a validator: one verdict per job.
-    pub async fn validate(&self, jobs: Vec<Submission>) -> Answers<Verdict> {
-        let count = jobs.len();
-        self.batch(count, |reply| Request::Validate(jobs, reply)).await
-    }
-
-    /// Calls a frobnicator: one edit per job.
-    pub async fn frobnicate(&self, jobs: Vec<Submission>) -> Answers<Edit> {
-        let count = jobs.len();
-        self.batch(count, |reply| Request::Frobnicate(jobs, reply)).await
-    }
-
-    /// Proposes a configuration (the plugin's own, and the broker's).
-    ///
-    /// # Errors
-    ///
-    /// The call failed; the inner error is the plugin's refusal.
-    pub async fn configure(
-        &self,
-        conf: &Map<String, Value>,
-        broker: &Map<String, Value>,
-    ) -> Result<Result<(), String>, CallError> {
-        let spec = &self.inner.facts.spec;
-        let granted = grant(&self.inner.facts.manifest, spec, self.inner.facts.bundled);
-        let granted = granted.unwrap_or_default();
-        let conf = match visible_conf(conf, &granted) {
-            Ok(conf) => conf,
-            Err(text) => return Ok(Err(text)),
-        };
-        let broker = visible_config(broker, &granted);
-        self.ask(|reply| Request::Configure(conf, broker, reply)).await?
-    }
-
-    /// JSON object that the plugin shows of itself.
-    ///
-    /// # Errors
-    ///
-    /// The call failed.
-    pub async fn query(&self) -> Result<String, CallError> {
-        self.ask(Request::Query).await?
-    }
-
-    /// Ends a quarantine and starts the plugin again.
-    ///
-    /// # Errors
-    ///
-    /// It failed again.
-    pub async fn rearm(&self) -> Result<(), CallError> {
-        self.ask(Request::Rearm).await?
-    }
-
-    /// Give up the instance of a validator or frobnicator until it is asked again; tells whether
-    /// there was one.
-    pub async fn rest(&self) -> bool {
-        self.ask(Request::Rest).await.unwrap_or(false)
-    }
-
-    /// Counters.
-    pub fn stats(&self) -> Report {
-        let shared = self.inner.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let status = match (shared.quarantined, shared.down) {
-            (true, _) => "quarantined",
-            (false, true) => "down",
-            (false, false) => "running",
-        };
-        let mut report = shared.stats.report(status);
-        report.log_dropped = self.inner.log.dropped();
-        report
-    }
-
-    pub(super) async fn send(&self, request: Request) -> Result<(), CallError> {
-        let gone = |_| CallError::Gone(self.name().to_owned());
-        self.inner.requests.send(request).await.map_err(gone)
-    }
-
-    pub(super) async fn ask<T>(
-        &self,
-        request: impl FnOnce(oneshot::Sender<T>) -> Request,
-    ) -> Result<T, CallError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(request(reply)).await?;
-        answer.await.map_err(|_| CallError::Gone(self.name().to_owned()))
-    }
-
-    async fn batch<T>(
-        &self,
-        count: usize,
-        request: impl FnOnce(oneshot::Sender<Answers<T>>) -> Request,
-    ) -> Answers<T> {
-        match self.ask(request).await {
-            Ok(answers) => answers,
-            Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
-        }
-    }
-}
-
-/// What a plugin asks for and is granted. A bundled plugin is part of the broker and is granted
-/// what it asks for.
 /// Where the calls of a scheduler are recorded, if anywhere.
 fn recorder(spec: &PluginSpec, kind: Kind) -> Result<Option<Recorder>, String> {
     let Some(path) = &spec.record else { return Ok(None) };
@@ -618,28 +367,6 @@ fn recorder(spec: &PluginSpec, kind: Kind) -> Result<Option<Recorder>, String> {
     }
     let opened = Recorder::open(path);
     opened.map(Some).map_err(|error| format!("record: {}: {error}", path.display()))
-}
-
-fn grant(manifest: &Manifest, spec: &PluginSpec, bundled: bool) -> Result<Vec<String>, String> {
-    let grants = if bundled { &manifest.capabilities } else { &spec.caps };
-    meet(&manifest.capabilities, grants)
-}
-
-fn visible_config(config: &Map<String, Value>, granted: &[String]) -> String {
-    let tables = arguments(granted, "config:");
-    let visible: Map<String, Value> =
-        tables.filter_map(|table| Some((table.to_owned(), config.get(table)?.clone()))).collect();
-    Value::Object(visible).to_string()
-}
-
-/// The plugin's own configuration, with the files that it was granted.
-fn visible_conf(conf: &Map<String, Value>, granted: &[String]) -> Result<String, String> {
-    let mut conf = conf.clone();
-    let files = conf_files::read(&conf, granted)?;
-    if !files.is_empty() {
-        conf.insert("files".to_owned(), Value::Object(files));
-    }
-    Ok(Value::Object(conf).to_string())
 }
 
 /// Thread names have 15 bytes.

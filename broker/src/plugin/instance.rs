@@ -3,10 +3,10 @@
 
 use super::engine::{Deadline, PluginEngine};
 use super::fault::{Fault, FaultKind};
-use super::host::ReplayClock;
 use super::jobs::SharedJobs;
 use super::log_gate::LogGate;
 use super::manifest::Kind;
+use super::replay::ReplayClock;
 use super::v1::types::{Job, Level};
 use super::v1::{self, Exports};
 use std::collections::BTreeMap;

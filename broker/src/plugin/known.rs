@@ -1,6 +1,6 @@
 //! Errnos of bundled plugins of job-ingest, as users of flux-core know them.
 
-use super::host::Plugin;
+use super::handle::Plugin;
 use flux_protocol::errno::Errno;
 
 /// What flux-core's own plugins refuse for a jobspec that is wrong in itself is answered with

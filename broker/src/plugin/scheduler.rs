@@ -6,14 +6,15 @@
 //! is up, who runs and who waits from the ledger: no request is lost or answered twice.
 
 use super::fault::CallError;
-use super::host::Plugin;
+use super::handle::Plugin;
 use super::ledger::{Ledger, LedgerError};
 use super::recorder::{Step, ready};
+use super::request::Request;
 use super::v1::types::{
     Change, Decision, Depth, Effect, ExpirationRequest, FeasibilityRequest, Job, JobId, Pass,
     Refusal,
 };
-use super::worker::{Request, Worker};
+use super::worker::Worker;
 use flux_protocol::r::ResourceSet as R;
 use std::collections::HashMap;
 use std::time::Duration;

@@ -12,75 +12,27 @@
 //! A batch that faults is run again one by one on a fresh instance, so that only the job that
 //! breaks the plugin meets the plugin's fault policy.
 
+mod announce;
+mod batch;
+
 use super::breaker::{Breaker, State};
 use super::capability::lacks;
 use super::fault::{CallError, Fault};
 use super::instance::{Instance, KeyValues, Program};
-use super::manifest::{Kind, LoadOrder, Manifest};
+use super::manifest::{Kind, Manifest};
 use super::recorder::{Recorder, Step};
-use super::scheduler::{Desk, DeskRequest};
+use super::request::{Answers, Notice, NoticeKind, Parts, Request};
+use super::scheduler::Desk;
 use super::stats::Stats;
-use super::topic::{label, topic};
+use super::topic::label;
 use super::v1::types::{
-    Answer, Context, DependencyRequest, Edit, Effect, Entry, Event, Job, JobNew, JobState,
-    KeyValue, Level, Origin, Reply, StartReason, StateChange, Submission, Verdict,
+    Answer, Context, Edit, Effect, Event, KeyValue, Level, StartReason, Submission, Verdict,
 };
-use super::v1::{Batch, ComponentNamedList, Exports, Lift, Lower, OfKind, TypedFunc};
+use super::v1::{ComponentNamedList, Exports, Lift, Lower, OfKind, TypedFunc};
+pub use announce::dependencies;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use tokio::sync::{mpsc, oneshot};
-
-/// Most items of one call.
-const BATCH: usize = 128;
-
-/// Answers to a batch, one per item.
-pub(super) type Answers<T> = Vec<Result<T, CallError>>;
-
-/// What the thread is asked.
-pub(super) enum Request {
-    Handle(Vec<Event>, oneshot::Sender<Answers<Answer>>),
-    Validate(Vec<Submission>, oneshot::Sender<Answers<Verdict>>),
-    Frobnicate(Vec<Submission>, oneshot::Sender<Answers<Edit>>),
-    Configure(String, String, oneshot::Sender<Result<Result<(), String>, CallError>>),
-    Query(oneshot::Sender<Result<String, CallError>>),
-    Rearm(oneshot::Sender<Result<(), CallError>>),
-    /// Nobody has asked for a while.
-    Rest(oneshot::Sender<bool>),
-    /// Another module takes over, if it starts; else everything stays as it was.
-    Swap(Box<Parts>, oneshot::Sender<Result<(), CallError>>),
-    Desk(DeskRequest),
-}
-
-/// What changes when another module takes over.
-pub(super) struct Parts {
-    pub(super) program: Program,
-    pub(super) manifest: Arc<Manifest>,
-    pub(super) context: Context,
-    pub(super) breaker: Breaker,
-    pub(super) recorder: Option<Recorder>,
-}
-
-/// What a plugin did outside of a request.
-#[derive(Debug)]
-pub struct Notice {
-    /// Name of the plugin.
-    pub plugin: Arc<str>,
-    /// What.
-    pub what: NoticeKind,
-}
-
-/// See [`Notice`].
-#[derive(Debug)]
-pub enum NoticeKind {
-    /// It was started again after a fault, or re-armed; held jobs may be tried again.
-    Restarted,
-    /// It faulted.
-    Fault(Box<Fault>),
-    /// It faulted too often.
-    Quarantined,
-    /// What it wants done on being told of the active jobs.
-    Effects(Vec<Effect>),
-}
+use tokio::sync::mpsc;
 
 /// Everything that a thread starts with.
 pub(super) struct Worker {
@@ -262,99 +214,6 @@ impl Worker {
         });
     }
 
-    /// Calls with many items, at most [`BATCH`] at a time.
-    fn batch<I, O, F>(&mut self, items: Vec<I>, name: fn(&I) -> &'static str, func: F) -> Answers<O>
-    where
-        I: Clone + Send + Sync,
-        (Vec<I>,): ComponentNamedList + Lower,
-        (Vec<O>,): ComponentNamedList + Lift,
-        O: IsRefusal + Clone + Send + Sync + 'static,
-        F: Fn(&Exports) -> Option<Batch<I, O>> + Copy,
-    {
-        let mut answers = Vec::with_capacity(items.len());
-        let mut items = items.into_iter().peekable();
-        while items.peek().is_some() {
-            let chunk: Vec<I> = items.by_ref().take(BATCH).collect();
-            if chunk.len() == 1 {
-                answers.extend(self.chunk(chunk, name, func));
-                continue;
-            }
-            let outcome = self.chunk(chunk.clone(), name, func);
-            if outcome.iter().any(is_fault) {
-                answers.extend(self.one_by_one(chunk, name, func));
-            } else {
-                answers.extend(outcome);
-            }
-        }
-        answers
-    }
-
-    /// Finds the item that a batch faulted on. It is the fault that counts, not the batch's; and
-    /// the others are not made to wait for the pause after it.
-    fn one_by_one<I, O, F>(
-        &mut self,
-        items: Vec<I>,
-        name: fn(&I) -> &'static str,
-        func: F,
-    ) -> Answers<O>
-    where
-        I: Clone + Send + Sync,
-        (Vec<I>,): ComponentNamedList + Lower,
-        (Vec<O>,): ComponentNamedList + Lift,
-        O: IsRefusal + Clone + Send + Sync + 'static,
-        F: Fn(&Exports) -> Option<Batch<I, O>> + Copy,
-    {
-        self.breaker.forgive_last();
-        self.impatient = true;
-        let mut answers = Answers::with_capacity(items.len());
-        for item in items {
-            answers.extend(self.chunk(vec![item], name, func));
-        }
-        self.impatient = false;
-        if !answers.iter().any(is_fault) {
-            self.breaker.fault(Instant::now());
-        }
-        answers
-    }
-
-    /// One call with these items: an answer each, or the same error for all.
-    fn chunk<I, O, F>(&mut self, items: Vec<I>, name: fn(&I) -> &'static str, func: F) -> Answers<O>
-    where
-        I: Clone + Send + Sync,
-        (Vec<I>,): ComponentNamedList + Lower,
-        (Vec<O>,): ComponentNamedList + Lift,
-        O: IsRefusal + Clone + Send + Sync + 'static,
-        F: Fn(&Exports) -> Option<Batch<I, O>>,
-    {
-        let names: Vec<&'static str> = items.iter().map(name).collect();
-        let count = items.len();
-        let first = names.first().copied().unwrap_or("nothing");
-        let outcome = self.ensure().and_then(|()| {
-            let start = Instant::now();
-            let outcome = self.invoke(first, func, (items,));
-            outcome.map(|answers| (answers, start.elapsed()))
-        });
-        let (answers, time) = match outcome {
-            Ok(done) => done,
-            Err(error) => return std::iter::repeat_n(Err(error), count).collect(),
-        };
-        if answers.len() != count {
-            let detail = format!("{} answers to {count} calls", answers.len());
-            let error = self.misused(first, detail);
-            return std::iter::repeat_n(Err(error), count).collect();
-        }
-        let share = time / u32::try_from(count).unwrap_or(u32::MAX).max(1);
-        let mut shared = self.shared();
-        for (name, answer) in names.iter().zip(&answers) {
-            shared.stats.returned(name, 1, share);
-            if answer.is_refusal() {
-                shared.stats.refused(name);
-            }
-        }
-        drop(shared);
-        answers.into_iter().map(Ok).collect()
-    }
-
     /// A call with one answer.
     pub(super) fn call<P, R, F>(
         &mut self,
@@ -489,65 +348,6 @@ impl Worker {
         Ok(())
     }
 
-    fn announce(&mut self) -> Result<(), CallError> {
-        let mut jobs = self.program.jobs.active();
-        let state = |job: &Job| job.state as u8;
-        jobs.sort_by_key(|job| match self.manifest.order {
-            LoadOrder::None => (0, job.id),
-            LoadOrder::State => (state(job), job.id),
-            LoadOrder::StateReversed => (u8::MAX - state(job), job.id),
-        });
-        let mut events: Vec<Event> = jobs.into_iter().flat_map(|job| self.news_of(job)).collect();
-        events.retain(|event| topic(event).is_none_or(|topic| self.manifest.wants(&topic)));
-        let mut effects = Vec::new();
-        while !events.is_empty() {
-            let rest = events.split_off(events.len().min(BATCH));
-            for answer in self.announce_chunk(std::mem::replace(&mut events, rest)) {
-                effects.extend(answer?.effects);
-            }
-        }
-        self.accept_effects(&mut effects);
-        if !effects.is_empty() {
-            self.notice(NoticeKind::Effects(effects));
-        }
-        Ok(())
-    }
-
-    fn announce_chunk(&mut self, events: Vec<Event>) -> Answers<Answer> {
-        let func = |exports: &Exports| match &exports.of_kind {
-            OfKind::Jobtap { handle } => Some(*handle),
-            _ => None,
-        };
-        self.chunk(events, label, func)
-    }
-
-    /// What a plugin that starts is told of a job: create, new and, where it waits for
-    /// dependencies, those.
-    fn news_of(&self, job: Job) -> Vec<Event> {
-        let news = JobNew { job: job.clone(), origin: Origin::Loaded };
-        let mut events = vec![Event::Create(news.clone()), Event::New(news)];
-        if job.state == JobState::Depend {
-            let facts = self.program.jobs.read(job.id, |facts| facts.jobspec.clone());
-            let dependencies = facts.map(|jobspec| dependencies(&jobspec)).unwrap_or_default();
-            for (scheme, value, dependency) in dependencies {
-                let job = job.clone();
-                events.push(Event::Dependency(DependencyRequest {
-                    job,
-                    scheme,
-                    value,
-                    dependency,
-                }));
-            }
-            let entry = Entry {
-                timestamp: job.t_submit,
-                name: "depend".to_owned(),
-                context: "{}".to_owned(),
-            };
-            events.push(Event::State(StateChange { job, previous: JobState::New, entry }));
-        }
-        events
-    }
-
     pub(super) fn notice(&self, what: NoticeKind) {
         let _ = self.notices.send(Notice { plugin: self.program.plugin.clone(), what });
     }
@@ -556,46 +356,3 @@ impl Worker {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-fn is_fault<T>(answer: &Result<T, CallError>) -> bool {
-    matches!(answer, Err(CallError::Fault(_)))
-}
-
-/// Scheme, value and the whole of each dependency in a jobspec (RFC 26).
-pub fn dependencies(jobspec: &str) -> Vec<(String, String, String)> {
-    let jobspec: serde_json::Value = serde_json::from_str(jobspec).unwrap_or_default();
-    let list = jobspec.pointer("/attributes/system/dependencies").and_then(|list| list.as_array());
-    let text = |dependency: &serde_json::Value, key: &str| {
-        dependency.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
-    };
-    let parse = |dependency: &serde_json::Value| {
-        (text(dependency, "scheme"), text(dependency, "value"), dependency.to_string())
-    };
-    list.into_iter().flatten().map(parse).collect()
-}
-
-/// Whether an answer counts as a refusal in the statistics.
-pub(super) trait IsRefusal {
-    fn is_refusal(&self) -> bool;
-}
-
-impl IsRefusal for Answer {
-    fn is_refusal(&self) -> bool {
-        matches!(self.reply, Reply::Refuse(_) | Reply::Hold(_))
-    }
-}
-
-impl IsRefusal for Verdict {
-    fn is_refusal(&self) -> bool {
-        matches!(self, Verdict::Refuse(_))
-    }
-}
-
-impl IsRefusal for Edit {
-    fn is_refusal(&self) -> bool {
-        matches!(self, Edit::Refuse(_))
-    }
-}
-
-/// How long a request may wait for room in the mailbox of a plugin that is stuck.
-pub(super) const MAILBOX: usize = 64;
