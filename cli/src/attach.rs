@@ -8,10 +8,12 @@
 
 pub(crate) mod debugger;
 mod input;
+mod output;
+mod shell;
+mod signals;
 mod status;
 mod terminal;
 
-use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use flux_client::{Client, RpcError};
@@ -20,9 +22,8 @@ use flux_protocol::eventlog::Event;
 use flux_protocol::fluid::JobId;
 use flux_protocol::message::Nodeid;
 use flux_protocol::proctable::Row;
-use flux_protocol::rpc::{job_info, job_manager};
+use flux_protocol::rpc::job_info;
 use serde::Deserialize;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use self::input::Input;
@@ -31,21 +32,10 @@ use self::terminal::Terminal;
 use crate::failure::{Failure, Outcome};
 use crate::job_output::Entry;
 use crate::mpir;
-use crate::signal::{self as signals, Ended};
+use crate::signal::{Ended, describe};
 
-/// Two interrupts within this time mean it.
-const INTERRUPTS: Duration = Duration::from_secs(2);
 /// How long a job whose input is refused may take to turn out to be over.
 const GRACE: Duration = Duration::from_secs(3);
-/// Signals that are passed on to the job.
-const FORWARDED: [i32; 5] = [
-    nix::libc::SIGTERM,
-    nix::libc::SIGHUP,
-    nix::libc::SIGALRM,
-    nix::libc::SIGUSR1,
-    nix::libc::SIGUSR2,
-];
-
 /// How to be attached.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Attach {
@@ -127,32 +117,6 @@ struct Exception {
 #[derive(Deserialize)]
 struct Finish {
     status: i32,
-}
-
-/// What the job's shell says of itself.
-#[derive(Deserialize)]
-struct ShellInit {
-    service: String,
-    #[serde(rename = "leader-rank")]
-    leader_rank: u32,
-    pty: Option<String>,
-    capture: Option<i64>,
-}
-
-#[derive(Default, Deserialize)]
-struct ShellStart {
-    /// Tasks are stopped, for a debugger to let them go.
-    #[serde(default)]
-    sync: bool,
-}
-
-/// Output of the execution system itself.
-#[derive(Deserialize)]
-struct ExecLog {
-    rank: String,
-    stream: String,
-    component: String,
-    data: String,
 }
 
 impl Attach {
@@ -360,11 +324,11 @@ impl Session<'_> {
         match ended {
             Ended::Exited(0) => {}
             Ended::Killed(signal) => {
-                eprintln!("flux-job: job shell {}", signals::describe(signal));
+                eprintln!("flux-job: job shell {}", describe(signal));
             }
             Ended::Exited(code @ 129..) => {
                 let signal = i32::from(code) - 128;
-                eprintln!("flux-job: task(s) {}", signals::describe(signal));
+                eprintln!("flux-job: task(s) {}", describe(signal));
             }
             Ended::Exited(code) => {
                 eprintln!("flux-job: task(s) exited with exit code {code}");
@@ -376,165 +340,6 @@ impl Session<'_> {
     /// A terminal that has not been reached by now won't be.
     fn leave_terminal(&mut self) {
         self.terminal.take_if(|terminal| !terminal.is_attached());
-    }
-
-    fn exec_event(&mut self, line: &str) -> Result<(), Failure> {
-        let event = Event::decode(line.trim_end()).map_err(Failure::new)?;
-        match event.name.as_str() {
-            "shell.init" => self.shell_init(event.context_as().map_err(Failure::new)?)?,
-            "shell.start" => {
-                if mpir::is_debugged() {
-                    self.ask_processes(&event);
-                }
-                if let Some(input) = &mut self.input {
-                    input.tasks_start(&event)?;
-                }
-            }
-            "log" => {
-                if let Ok(log) = event.context_as::<ExecLog>() {
-                    let since = self.since(event.timestamp);
-                    if !self.how.quiet {
-                        eprint!("{since:.3}s: {}[{}]: {}: ", log.component, log.rank, log.stream);
-                    }
-                    eprint!("{}", log.data);
-                }
-            }
-            // The shell may not have got as far as that.
-            "complete" => self.follow_output()?,
-            _ => {}
-        }
-        if self.how.show_exec && event.name != "log" {
-            self.show(&event, "exec");
-        }
-        Ok(())
-    }
-
-    fn shell_init(&mut self, shell: ShellInit) -> Result<(), Failure> {
-        self.captured = shell.capture.is_some_and(|capture| capture != 0);
-        self.follow_output()?;
-        let leader = Nodeid(shell.leader_rank);
-        self.shell = Some((shell.service.clone(), leader));
-        match shell.pty {
-            Some(_) if self.how.read_only => {
-                Err(Failure::new("Cannot connect to pty in readonly mode"))
-            }
-            Some(_) if self.finished => Ok(()),
-            Some(name) => {
-                let topic = format!("{}.{name}", shell.service);
-                let heard = self.heard.clone();
-                let tell = move |said| heard.send(Heard::Terminal(said)).is_ok();
-                self.input = self.input(&shell.service, leader)?;
-                self.terminal = Some(Terminal::attach(self.flux, topic, leader, tell)?);
-                Ok(())
-            }
-            None => {
-                self.input = self.input(&shell.service, leader)?;
-                self.start_input();
-                Ok(())
-            }
-        }
-    }
-
-    fn ask_processes(&mut self, start: &Event) {
-        let Some((service, leader)) = self.shell.clone() else { return };
-        let start: ShellStart = start.context_as().unwrap_or_default();
-        self.stopped = start.sync;
-        let (flux, heard) = (self.flux.clone(), self.heard.clone());
-        tokio::spawn(async move {
-            let rows = debugger::processes(&flux, &service, leader).await;
-            // Who has gone does not care.
-            let _ = heard.send(Heard::Processes(rows));
-        });
-    }
-
-    /// Tasks that the debugger has not attached to by then are let go, too.
-    fn show_processes(&self, rows: &[Row]) -> Result<(), Failure> {
-        mpir::show(rows);
-        if self.stopped || self.how.debug_emulate {
-            self.kill(nix::libc::SIGCONT)?;
-        }
-        Ok(())
-    }
-
-    fn input(&self, service: &str, leader: Nodeid) -> Result<Option<Input>, Failure> {
-        if self.how.read_only {
-            return Ok(None);
-        }
-        let ranks = self.how.stdin_ranks.as_deref();
-        Input::new(self.flux, service, leader, ranks).map(Some)
-    }
-
-    fn start_input(&mut self) {
-        let heard = self.heard.clone();
-        if let Some(input) = &mut self.input {
-            // Who has gone does not care.
-            input.start(move |error| drop(heard.send(Heard::Refused(error))));
-        }
-    }
-
-    fn follow_output(&mut self) -> Result<(), Failure> {
-        if std::mem::replace(&mut self.output_started, true) {
-            return Ok(());
-        }
-        let flags = if self.tail.is_some() { job_info::watch::SENTINEL } else { 0 };
-        self.listen("guest.output", flags, Heard::Output)
-    }
-
-    fn output_entry(&mut self, line: &str) -> Result<(), Failure> {
-        if line.trim().is_empty() {
-            // All that there was.
-            for (timestamp, entry) in self.tail.take().into_iter().flatten() {
-                self.print(timestamp, entry)?;
-            }
-            return Ok(());
-        }
-        let event = Event::decode(line.trim_end()).map_err(Failure::new)?;
-        let Some(entry) = Entry::decode(&event) else { return Ok(()) };
-        match (&mut self.tail, &entry) {
-            (Some(tail), Entry::Data(_) | Entry::Log(_)) => {
-                tail.push_back((event.timestamp, entry));
-                if tail.len() > self.how.tail.unwrap_or_default() {
-                    tail.pop_front();
-                }
-                Ok(())
-            }
-            _ => self.print(event.timestamp, entry),
-        }
-    }
-
-    fn print(&self, timestamp: f64, entry: Entry) -> Result<(), Failure> {
-        let mut text = match entry {
-            // What has come over the terminal has been seen.
-            Entry::Data(data) if self.terminal.is_some() && self.captured && data.rank == "0" => {
-                return Ok(());
-            }
-            Entry::Data(data) => {
-                let stderr = data.stderr;
-                let mut text = data.text(self.how.label_io);
-                if self.terminal.is_some() && !text.is_empty() {
-                    text.push(b'\r');
-                }
-                return print_data(&text, stderr);
-            }
-            Entry::Redirect(_) | Entry::Log(_) if self.how.quiet => return Ok(()),
-            Entry::Redirect(redirect) => format!("{redirect}\n"),
-            Entry::Log(log) => {
-                format!("{:.3}s: {}\n", self.since(timestamp), log.text(self.how.verbose))
-            }
-        };
-        if self.terminal.is_some() {
-            text.push('\r');
-        }
-        eprint!("{text}");
-        Ok(())
-    }
-
-    fn show(&self, event: &Event, prefix: &str) {
-        let since = self.since(event.timestamp);
-        match &event.context {
-            Some(context) => eprintln!("{since:.3}s: {prefix}.{} {}", event.name, context.get()),
-            None => eprintln!("{since:.3}s: {prefix}.{}", event.name),
-        }
     }
 
     /// What comes from the job's terminal; an exit code when it has closed.
@@ -550,81 +355,4 @@ impl Session<'_> {
             terminal::Outcome::Closed(status) => Ok(Some(u8::from(status != 0))),
         }
     }
-
-    fn trap_signals(&self) -> Result<(), Failure> {
-        let own = [nix::libc::SIGINT, nix::libc::SIGTSTP];
-        for signum in own.into_iter().chain(FORWARDED) {
-            if signum == nix::libc::SIGTSTP && !std::io::stdin().is_terminal() {
-                continue;
-            }
-            let mut arrivals = signal(SignalKind::from_raw(signum)).map_err(Failure::new)?;
-            let heard = self.heard.clone();
-            tokio::spawn(async move {
-                while arrivals.recv().await.is_some() {
-                    if heard.send(Heard::Signal(signum)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        Ok(())
-    }
-
-    /// Interrupted once, one may think again; twice, the job is canceled.
-    fn signalled(&mut self, signum: i32) -> Result<Option<u8>, Failure> {
-        let recently = self.interrupted.is_some_and(|at| at.elapsed() <= INTERRUPTS);
-        match signum {
-            nix::libc::SIGINT if !recently => {
-                self.interrupted = Some(Instant::now());
-                eprintln!("flux-job: one more ctrl-C within 2s to cancel or ctrl-Z to detach");
-            }
-            nix::libc::SIGINT => {
-                let request = job_manager::RaiseRequest {
-                    id: self.id,
-                    severity: 0,
-                    kind: "cancel".to_owned(),
-                    note: Some("interrupted by ctrl-C".to_owned()),
-                    wait_status: None,
-                };
-                let answer = self.flux.start::<job_manager::Raise>(Nodeid::ANY, &request)?;
-                complain("cancel", answer);
-            }
-            nix::libc::SIGTSTP if recently => {
-                eprintln!("flux-job: detaching...");
-                return Ok(Some(self.exit_code));
-            }
-            nix::libc::SIGTSTP => {
-                nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).map_err(Failure::new)?;
-            }
-            signum => self.kill(signum)?,
-        }
-        Ok(None)
-    }
-
-    fn kill(&self, signum: i32) -> Result<(), Failure> {
-        let request = job_manager::KillRequest { id: self.id, signum: i64::from(signum) };
-        let answer = self.flux.start::<job_manager::Kill>(Nodeid::ANY, &request)?;
-        complain("kill", answer);
-        Ok(())
-    }
-}
-
-fn complain<T: Send + 'static>(what: &'static str, answer: flux_client::Pending<T>)
-where
-    flux_client::Pending<T>: Future<Output = Result<T, RpcError>>,
-{
-    tokio::spawn(async move {
-        if let Err(error) = answer.await {
-            eprintln!("flux-job: {what}: {error}");
-        }
-    });
-}
-
-fn print_data(text: &[u8], stderr: bool) -> Result<(), Failure> {
-    if stderr {
-        return std::io::stderr().write_all(text).map_err(|e| Failure::of("stderr", e));
-    }
-    crate::output::emit_bytes(text);
-    crate::output::flush();
-    Ok(())
 }
