@@ -12,13 +12,14 @@
 //!
 //! Each test thread has one of its own.
 
-use crate::types::{Context, Effect, Instance, Job, JobId, JobState, KeyValue, Level, StartReason};
+use crate::types::{Context, Effect, Instance, Job, JobId, JobState, KeyValue, StartReason};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
 struct Broker {
     now: f64,
+    #[cfg(not(target_arch = "wasm32"))]
     random: u64,
     granted: BTreeSet<String>,
     state: BTreeMap<String, Vec<u8>>,
@@ -129,7 +130,8 @@ pub fn job(id: JobId) -> Job {
 /// Same names as the host functions.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod answers {
-    use super::{Job, JobId, Level, with};
+    use super::{Job, JobId, with};
+    use crate::types::Level;
 
     pub(crate) fn log(level: Level, text: &str) {
         let level = format!("{level:?}").to_lowercase();

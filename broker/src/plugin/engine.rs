@@ -5,6 +5,7 @@
 //! At each tick the plugin's thread looks at its own clocks (see [`Deadline`]).
 
 use nix::time::{ClockId, clock_gettime};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use wasmtime::{Config, Engine, OptLevel};
@@ -24,17 +25,37 @@ pub(super) struct PluginEngine {
     ticker: Arc<Ticker>,
 }
 
+/// A call begins with `running`, then looks at `parked`; the ticker sets `parked`, then looks at
+/// `running`: so one of them sees the other, and a call that finds the ticker awake takes no lock.
 #[derive(Debug, Default)]
 struct Ticker {
-    calls: Mutex<Calls>,
+    /// Calls that are under way.
+    running: AtomicU32,
+    /// The ticker sleeps until it is woken.
+    parked: AtomicBool,
+    /// There will be no more calls.
+    closed: Mutex<bool>,
     wake: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct Calls {
-    running: u32,
-    parked: bool,
-    closed: bool,
+impl Ticker {
+    /// Waits until a call begins; tells whether one may begin at all.
+    fn park(&self) -> bool {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.parked.store(true, Ordering::SeqCst);
+        while !*closed && self.running.load(Ordering::SeqCst) == 0 {
+            closed = self.wake.wait(closed).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.parked.store(false, Ordering::SeqCst);
+        !*closed
+    }
+
+    /// Under the lock, so that it does not fall between the ticker's look and its sleep.
+    fn wake(&self, close: bool) {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        *closed |= close;
+        self.wake.notify_one();
+    }
 }
 
 impl PluginEngine {
@@ -57,10 +78,9 @@ impl PluginEngine {
 
     /// A call begins; it ends when the value is dropped.
     pub(super) fn running(&self) -> Running {
-        let mut calls = self.ticker.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.running += 1;
-        if calls.parked {
-            self.ticker.wake.notify_one();
+        self.ticker.running.fetch_add(1, Ordering::SeqCst);
+        if self.ticker.parked.load(Ordering::SeqCst) {
+            self.ticker.wake(false);
         }
         Running(self.ticker.clone())
     }
@@ -68,9 +88,7 @@ impl PluginEngine {
 
 impl Drop for PluginEngine {
     fn drop(&mut self) {
-        let mut calls = self.ticker.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.closed = true;
-        self.ticker.wake.notify_one();
+        self.ticker.wake(true);
     }
 }
 
@@ -80,26 +98,17 @@ pub(super) struct Running(Arc<Ticker>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut calls = self.0.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.running = calls.running.saturating_sub(1);
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 fn tick(ticker: &Weak<Ticker>, engine: &wasmtime::EngineWeak) {
     let mut idle = 0;
-    loop {
-        let Some(ticker) = ticker.upgrade() else { return };
-        let mut calls = ticker.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        idle = if calls.running == 0 { idle + 1 } else { 0 };
-        while idle > LINGER && calls.running == 0 && !calls.closed {
-            calls.parked = true;
-            calls = ticker.wake.wait(calls).unwrap_or_else(PoisonError::into_inner);
-        }
-        calls.parked = false;
-        if calls.closed {
+    while let Some(ticker) = ticker.upgrade() {
+        idle = if ticker.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
+        if idle > LINGER && !ticker.park() {
             return;
         }
-        drop(calls);
         drop(ticker);
         std::thread::sleep(TICK);
         let Some(engine) = engine.upgrade() else { return };
@@ -127,24 +136,39 @@ fn config() -> Config {
 /// When a call has to end. A plugin is charged for the processor time of its thread, so that a
 /// busy machine does not make a good plugin late; ten times the limit on the wall clock ends it
 /// all the same.
+///
+/// The processor's clock costs as much as a short call, so it is read for the first time at the
+/// first look; until then the wall clock counts, up to a tick.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline {
     start: Instant,
-    cpu_start: Duration,
     limit: Duration,
+    first_look: Option<FirstLook>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct FirstLook {
+    /// Charged for the time before.
+    before: Duration,
+    /// The processor's clock.
+    at: Duration,
 }
 
 impl Deadline {
     /// A call of `limit` begins now, on this thread.
     pub(super) fn start(limit: Duration) -> Self {
-        Deadline { start: Instant::now(), cpu_start: thread_time(), limit }
+        Deadline { start: Instant::now(), limit, first_look: None }
     }
 
     /// Time that is left; none when the call is to be ended.
-    pub(super) fn left(&self) -> Option<Duration> {
-        let used = thread_time().saturating_sub(self.cpu_start);
+    pub(super) fn left(&mut self) -> Option<Duration> {
+        let elapsed = self.start.elapsed();
+        let clock = thread_time();
+        let first = FirstLook { before: elapsed.min(TICK), at: clock };
+        let first = self.first_look.get_or_insert(first);
+        let used = first.before + clock.saturating_sub(first.at);
         let left = self.limit.checked_sub(used)?;
-        let late = self.start.elapsed() > self.limit.saturating_mul(10);
+        let late = elapsed > self.limit.saturating_mul(10);
         (!late && !left.is_zero()).then_some(left)
     }
 }

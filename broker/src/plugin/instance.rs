@@ -214,8 +214,8 @@ impl Instance {
         store.limiter(|state| state);
         store.set_hostcall_fuel(program.limits.answer);
         store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|store| {
-            Ok(match store.data().deadline.left() {
+        store.epoch_deadline_callback(|mut store| {
+            Ok(match store.data_mut().deadline.left() {
                 Some(_) => UpdateDeadline::Continue(1),
                 None => UpdateDeadline::Interrupt,
             })

@@ -12,6 +12,7 @@ use super::dir::{Dir, NotDir};
 #[derive(Debug)]
 pub(super) struct Blobs {
     by_ref: LinkedHashMap<Blobref, Blob>,
+    /// In memory, about.
     bytes: usize,
     limit: usize,
 }
@@ -19,7 +20,7 @@ pub(super) struct Blobs {
 #[derive(Debug)]
 struct Blob {
     content: Content,
-    /// Size as stored; in memory a directory takes some times that.
+    /// Size as stored.
     size: usize,
 }
 
@@ -29,8 +30,18 @@ enum Content {
     Raw(Bytes),
 }
 
-/// As stored.
 const LIMIT: usize = 64 << 20;
+
+impl Blob {
+    /// Bytes in memory, about: a small directory takes several times its size as stored.
+    fn footprint(&self) -> usize {
+        let content = match &self.content {
+            Content::Dir(dir) => dir.footprint(),
+            Content::Raw(raw) => raw.len(),
+        };
+        content + size_of::<(Blobref, Blob)>() + 2 * size_of::<usize>()
+    }
+}
 
 impl Blobs {
     pub(super) fn new(limit: usize) -> Blobs {
@@ -53,7 +64,9 @@ impl Blobs {
             Content::Dir(dir) => Ok(Some(dir.clone())),
             Content::Raw(raw) => {
                 let dir = Rc::new(Dir::decode(raw)?);
+                self.bytes -= blob.footprint();
                 blob.content = Content::Dir(dir.clone());
+                self.bytes += blob.footprint();
                 Ok(Some(dir))
             }
         }
@@ -81,15 +94,15 @@ impl Blobs {
     }
 
     fn insert(&mut self, blobref: Blobref, blob: Blob) {
-        self.bytes += blob.size;
+        self.bytes += blob.footprint();
         if let Some(before) = self.by_ref.insert(blobref, blob) {
-            self.bytes -= before.size;
+            self.bytes -= before.footprint();
         }
         while self.bytes > self.limit
             && self.by_ref.len() > 1
             && let Some((_, gone)) = self.by_ref.pop_front()
         {
-            self.bytes -= gone.size;
+            self.bytes -= gone.footprint();
         }
     }
 }

@@ -12,6 +12,12 @@ use flux_protocol::blobref::Blobref;
 use flux_protocol::json;
 use flux_protocol::treeobj::{Base64, Symlink, Treeobj};
 
+/// Entries that a node of the map has room for, and how many it has on average.
+const NODE_ROOM: usize = 11;
+const NODE_FILL: usize = 8;
+/// What an allocation costs that is counted, and what the allocator adds to it.
+const SHARED: usize = 32;
+
 /// Entries by name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Dir {
@@ -45,6 +51,15 @@ impl Dir {
                 .collect(),
             _ => Err(NotDir),
         }
+    }
+
+    /// Bytes in memory, about. What copies share counts in each of them.
+    pub(super) fn footprint(&self) -> usize {
+        let nodes = self.entries.len().div_ceil(NODE_FILL).max(1);
+        let node = NODE_ROOM * size_of::<(Rc<str>, Entry)>();
+        let entries = self.entries.iter();
+        entries.map(|(name, entry)| SHARED + name.len() + entry.footprint()).sum::<usize>()
+            + nodes * node
     }
 
     /// Append the blob of a directory: compact JSON, keys in byte order.
@@ -88,6 +103,17 @@ fn stored(object: Treeobj) -> Result<Entry, NotDir> {
 // === impl Entry ===
 
 impl Entry {
+    /// Bytes in memory beyond the entry itself, about.
+    fn footprint(&self) -> usize {
+        match self {
+            Entry::Val(data) => 2 * SHARED + size_of::<Base64>() + data.as_str().len(),
+            Entry::Valref(refs) => 2 * SHARED + std::mem::size_of_val(refs.as_slice()),
+            Entry::Dirref(_) => 0,
+            Entry::Symlink(link) => 2 * SHARED + size_of::<Symlink>() + link.target.len(),
+            Entry::Open(dir) => SHARED + dir.footprint(),
+        }
+    }
+
     /// Append the entry's JSON.
     pub(super) fn encode(&self, into: &mut Vec<u8>) {
         match self {
