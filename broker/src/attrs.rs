@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
@@ -34,6 +35,21 @@ impl Attrs {
     /// The value, or nothing when it is unset or unknown.
     pub fn get(&self, name: &str) -> Option<String> {
         self.by_name.borrow().get(name)?.value.clone()
+    }
+
+    /// The name of this host; tests set the attribute or the environment to pretend another.
+    pub fn hostname(&self) -> String {
+        let pretended = || std::env::var("FLUX_FAKE_HOSTNAME").ok();
+        self.get("hostname").or_else(pretended).unwrap_or_else(|| {
+            nix::unistd::gethostname()
+                .map_or("localhost".to_owned(), |name| name.to_string_lossy().into_owned())
+        })
+    }
+
+    /// An attribute that is a duration (RFC 23). None: it is not set, or unlimited.
+    pub fn duration(&self, name: &str) -> Option<Duration> {
+        let seconds = flux_protocol::fsd::parse(&self.get(name)?).ok()?;
+        Duration::try_from_secs_f64(seconds).ok()
     }
 
     /// The value as a number or another type with a text form.

@@ -11,14 +11,14 @@ use flux_protocol::idset::Idset;
 
 use crate::attrs::{Access, Attrs};
 use crate::config::Config;
-use crate::connector::Status;
+use crate::connector::status::Status;
 use crate::environment::Environment;
+use crate::life::Life;
+use crate::loaded::Modules;
 use crate::log::Logger;
-use crate::modules::Modules;
 use crate::overlay::Overlay;
-use crate::rc::Pushed;
+use crate::rc::script::Pushed;
 use crate::router::{Router, new_uuid};
-use crate::services::state_machine::Life;
 use crate::spans::Spans;
 
 /// One broker of an instance.

@@ -5,9 +5,9 @@
 //! connection and nothing else.
 
 mod client;
+pub mod status;
 mod writer;
 
-use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -20,43 +20,13 @@ use crate::broker::Broker;
 use crate::config::access::Access;
 use crate::log::Severity;
 use crate::users;
+use status::Status;
 
 /// The listening socket; dropped, it stops listening. Connections stay until they close.
 #[derive(Debug)]
 pub struct Connector {
     path: PathBuf,
     accept: tokio::task::JoinHandle<()>,
-}
-
-/// Who may connect, and who is connected.
-#[derive(Debug, Default)]
-pub struct Status {
-    access: RefCell<Access>,
-    connects: Cell<u64>,
-    clients: RefCell<Vec<String>>,
-}
-
-// === impl Status ===
-
-impl Status {
-    /// Change who may connect; connections that are there stay.
-    pub fn set_access(&self, access: Access) {
-        *self.access.borrow_mut() = access;
-    }
-
-    pub fn access(&self) -> Access {
-        self.access.borrow().clone()
-    }
-
-    /// Number of connections so far.
-    pub fn connects(&self) -> u64 {
-        self.connects.get()
-    }
-
-    /// Uuids of the clients that are connected now.
-    pub fn clients(&self) -> Vec<String> {
-        self.clients.borrow().clone()
-    }
 }
 
 /// The credential of a client, or nothing when it may not connect.

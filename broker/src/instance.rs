@@ -12,6 +12,8 @@ use crate::boot::{self, BootError};
 use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
 use crate::connector::Connector;
+use crate::life::Life;
+use crate::loaded::Loaded;
 use crate::log::{self, Severity};
 use crate::metrics::Endpoint;
 use crate::overlay::Overlay;
@@ -19,7 +21,7 @@ use crate::overlay::transport::TransportError;
 use crate::parent;
 use crate::rc::Script;
 use crate::rundir::{Rundir, RundirError};
-use crate::service::{self, Loaded};
+use crate::service;
 use crate::services::attr::Attr;
 use crate::services::broker::BrokerService;
 use crate::services::config::ConfigService;
@@ -33,7 +35,7 @@ use crate::services::overlay::Overlay as OverlayService;
 use crate::services::rexec::Rexec;
 use crate::services::runat::Runat;
 use crate::services::shutdown::Shutdown;
-use crate::services::state_machine::{Life, StateMachine};
+use crate::services::state_machine::StateMachine;
 use crate::state::State;
 
 /// The command line of `flux broker`.
@@ -80,7 +82,7 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     }
     log::check_attrs(&attrs).map_err(StartError::LogAttr)?;
     let config = load_config(&options, &attrs)?;
-    let booting = boot::begin(&attrs, &config, &hostname(&attrs)).await?;
+    let booting = boot::begin(&attrs, &config, &attrs.hostname()).await?;
     let (rank, size) = (booting.rank(), booting.size());
     let rundir = Rundir::create(&attrs, rank)?;
     let boot = booting.wire_up(&attrs).await?;
@@ -93,7 +95,7 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     }
     let overlay = Overlay::start(&broker, boot)?;
     let initial_program = initial_program(&broker, &options);
-    let life = Life::new(&broker, overlay.clone(), initial_program)?;
+    let life = Life::new(broker.attrs(), overlay.clone(), initial_program)?;
     broker.set_life(life.clone());
     let socket = socket_path(broker.attrs())?;
     let connector = Connector::listen(&broker, &socket)
@@ -101,7 +103,7 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     let services = load_services(&broker).await?;
     let metrics = Endpoint::start(&broker)
         .map_err(|error| StartError::Attr { attr: "metrics-socket", text: error.to_string() })?;
-    parent::announce(&broker, hostname(broker.attrs()));
+    parent::announce(&broker, broker.attrs().hostname());
     let mut state = life.state();
     // The sender lives as long as `life`.
     let _ = state.wait_for(|state| *state == State::Exit).await;
@@ -159,22 +161,12 @@ fn set_general_attrs(attrs: &Attrs, rank: u32, size: u32) {
     }
     attrs.put("version", crate::VERSION, Access::ReadOnly);
     attrs.put_default("instance-level", "0", Access::Immutable);
-    attrs.put_default("hostlist", hostname(attrs), Access::Immutable);
-    attrs.put_default("hostname", hostname(attrs), Access::ReadOnly);
+    attrs.put_default("hostlist", attrs.hostname(), Access::Immutable);
+    attrs.put_default("hostname", attrs.hostname(), Access::ReadOnly);
 }
 
 fn start_time() -> String {
     format!("{:.2}", crate::time::unix_seconds(std::time::SystemTime::now()))
-}
-
-/// The name of this host; tests set the attribute or the environment to pretend another.
-pub fn hostname(attrs: &Attrs) -> String {
-    attrs.get("hostname").or_else(|| std::env::var("FLUX_FAKE_HOSTNAME").ok()).unwrap_or_else(
-        || {
-            nix::unistd::gethostname()
-                .map_or("localhost".to_owned(), |name| name.to_string_lossy().into_owned())
-        },
-    )
 }
 
 fn initial_program(broker: &Broker, options: &Options) -> Option<Script> {

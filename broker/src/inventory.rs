@@ -16,7 +16,7 @@ use crate::services::resource::verify::Verify;
 /// Of the hardware that this process may use, as rank 0.
 pub fn of_this_host() -> Result<String, String> {
     let hardware = Hardware::probe(false).map_err(|error| error.to_string())?;
-    let hosts: Hostlist = [crate::instance::hostname(&Attrs::default())].iter().collect();
+    let hosts: Hostlist = [Attrs::default().hostname()].iter().collect();
     let set = ResourceSet::uniform(&Idset::first_n(1), hardware.resources, &hosts);
     encode(&set.map_err(|error| error.to_string())?)
 }

@@ -1,6 +1,5 @@
 //! The services that are loaded and unloaded by name, in flux-core's names for its modules.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use flux_protocol::errno::Errno;
@@ -8,9 +7,10 @@ use flux_protocol::failure::Failure;
 
 use crate::broker::Broker;
 use crate::dump::{self, Restore};
+use crate::loaded::{Loaded, Status};
 use crate::log::Severity;
 use crate::peers::LocalFuture;
-use crate::service::{self, Loaded, Service, Status};
+use crate::service::{self, Service};
 use crate::services::content::Content;
 use crate::services::content_sqlite::ContentSqlite;
 use crate::services::cron::Cron;
@@ -67,14 +67,6 @@ pub const MODULES: &[Module] = &[
 /// Modules of flux-core that talk to systemd, which this broker does not.
 const NEEDS_SYSTEMD: [&str; 4] = ["sdbus", "sdexec", "sdexec-mapper", "sdmon"];
 
-/// The modules that are loaded now, in the order of loading.
-#[derive(Debug, Default)]
-pub struct Modules {
-    loaded: RefCell<Vec<Rc<Loaded>>>,
-    /// Always there; listed, but not unloaded by name.
-    builtin: RefCell<Vec<Rc<Loaded>>>,
-}
-
 /// A row of [`MODULES`].
 const fn module<S: Service>(on: On) -> Module {
     Module {
@@ -100,107 +92,85 @@ pub fn find(path: &str) -> Option<&'static Module> {
     MODULES.iter().find(|module| module.name == name)
 }
 
-impl Modules {
-    /// Load a module, under another name if one is given.
-    ///
-    /// ENOENT: no such module. EEXIST: the name is in use. Else what the module failed with.
-    pub async fn load(
-        &self,
-        broker: &Rc<Broker>,
-        path: &str,
-        name: Option<&str>,
-        args: &[String],
-    ) -> Result<(), Failure> {
-        if NEEDS_SYSTEMD.contains(&path) {
-            return Err(Failure::new(Errno::ENOSYS, "Function not implemented"));
-        }
-        let module = find(path)
-            .ok_or_else(|| Failure::new(Errno::ENOENT, "module not found in search path"))?;
-        let as_name = name.unwrap_or(module.name);
-        if self.get(as_name).is_some() {
-            return Err(Errno::EEXIST.into());
-        }
-        broker.log().append(Severity::Debug, "broker", &format!("insmod {as_name}"));
-        let loaded = (module.start)(broker.clone(), name.map(str::to_owned), args.to_vec()).await?;
-        self.loaded.borrow_mut().push(Rc::new(loaded));
-        Ok(())
+/// Load a module, under another name if one is given.
+///
+/// ENOENT: no such module. EEXIST: the name is in use. Else what the module failed with.
+pub async fn load(
+    broker: &Rc<Broker>,
+    path: &str,
+    name: Option<&str>,
+    args: &[String],
+) -> Result<(), Failure> {
+    if NEEDS_SYSTEMD.contains(&path) {
+        return Err(Failure::new(Errno::ENOSYS, "Function not implemented"));
     }
-
-    /// Unload a module and wait for its end. ENOENT: it is not loaded. EINVAL: it is always there.
-    pub async fn remove(&self, broker: &Rc<Broker>, name: &str) -> Result<(), Failure> {
-        if self.builtin.borrow().iter().any(|loaded| loaded.name == name) {
-            return Err(Failure::new(Errno::EINVAL, "a builtin module can't be removed"));
-        }
-        let loaded = self.get(name).ok_or(Errno::ENOENT)?;
-        broker.log().append(Severity::Debug, "broker", &format!("rmmod {name}"));
-        loaded.stop().await;
-        self.loaded.borrow_mut().retain(|other| !Rc::ptr_eq(other, &loaded));
-        broker.log().append(Severity::Debug, "broker", &format!("module {name} exited"));
-        Ok(())
+    let module =
+        find(path).ok_or_else(|| Failure::new(Errno::ENOENT, "module not found in search path"))?;
+    let as_name = name.unwrap_or(module.name);
+    if broker.modules().get(as_name).is_some() {
+        return Err(Errno::EEXIST.into());
     }
+    broker.log().append(Severity::Debug, "broker", &format!("insmod {as_name}"));
+    let loaded = (module.start)(broker.clone(), name.map(str::to_owned), args.to_vec()).await?;
+    broker.modules().add(Rc::new(loaded));
+    Ok(())
+}
 
-    /// Make the modules known that are there from the first state to the last.
-    pub fn set_builtin(&self, builtin: Vec<Rc<Loaded>>) {
-        *self.builtin.borrow_mut() = builtin;
+/// Unload a module and wait for its end. ENOENT: it is not loaded. EINVAL: it is always there.
+pub async fn remove(broker: &Rc<Broker>, name: &str) -> Result<(), Failure> {
+    if broker.modules().is_builtin(name) {
+        return Err(Failure::new(Errno::EINVAL, "a builtin module can't be removed"));
     }
+    let loaded = broker.modules().get(name).ok_or(Errno::ENOENT)?;
+    broker.log().append(Severity::Debug, "broker", &format!("rmmod {name}"));
+    loaded.stop().await;
+    broker.modules().forget(&loaded);
+    broker.log().append(Severity::Debug, "broker", &format!("module {name} exited"));
+    Ok(())
+}
 
-    pub fn get(&self, name: &str) -> Option<Rc<Loaded>> {
-        self.list_all().into_iter().find(|loaded| loaded.name == name)
-    }
-
-    /// Those that are always there, then the others in the order of loading.
-    pub fn list_all(&self) -> Vec<Rc<Loaded>> {
-        self.builtin.borrow().iter().chain(self.loaded.borrow().iter()).cloned().collect()
-    }
-
-    /// In the order of loading.
-    pub fn list(&self) -> Vec<Rc<Loaded>> {
-        self.loaded.borrow().clone()
-    }
-
-    /// Load what rc1 loads on this rank. Stops at the first that fails, and names it.
-    ///
-    /// Where a dump is to be restored, the store begins empty, and is filled before anybody uses it.
-    pub async fn load_all(&self, broker: &Rc<Broker>) -> Result<(), Failure> {
-        let mut restore = match broker.rank() {
-            0 => Restore::planned(broker.attrs())?,
-            _ => None,
+/// Load what rc1 loads on this rank. Stops at the first that fails, and names it.
+///
+/// Where a dump is to be restored, the store begins empty, and is filled before anybody uses it.
+pub async fn load_all(broker: &Rc<Broker>) -> Result<(), Failure> {
+    let mut restore = match broker.rank() {
+        0 => Restore::planned(broker.attrs())?,
+        _ => None,
+    };
+    for module in MODULES {
+        let wanted = match module.on {
+            On::All => true,
+            On::Leader => broker.rank() == 0,
+            On::Request => false,
         };
-        for module in MODULES {
-            let wanted = match module.on {
-                On::All => true,
-                On::Leader => broker.rank() == 0,
-                On::Request => false,
-            };
-            let mut args: Vec<String> = module.args.iter().map(|arg| (*arg).to_owned()).collect();
-            if module.name == ContentSqlite::NAME && restore.is_some() {
-                args.push("truncate".to_owned());
-            }
-            if wanted && self.get(module.name).is_none() {
-                self.load(broker, module.name, None, &args).await.map_err(|failure| {
-                    Failure::new(failure.errno, format!("{}: {failure}", module.name))
-                })?;
-            }
-            if module.name == ContentSqlite::NAME
-                && let Some(restore) = restore.take()
-            {
-                restore.run(broker).await?;
-            }
+        let mut args: Vec<String> = module.args.iter().map(|arg| (*arg).to_owned()).collect();
+        if module.name == ContentSqlite::NAME && restore.is_some() {
+            args.push("truncate".to_owned());
         }
-        Ok(())
+        if wanted && broker.modules().get(module.name).is_none() {
+            load(broker, module.name, None, &args).await.map_err(|failure| {
+                Failure::new(failure.errno, format!("{}: {failure}", module.name))
+            })?;
+        }
+        if module.name == ContentSqlite::NAME
+            && let Some(restore) = restore.take()
+        {
+            restore.run(broker).await?;
+        }
     }
+    Ok(())
+}
 
-    /// Unload all, the last first; when nobody changes the store any more, dump it if that is wanted.
-    pub async fn remove_all(&self, broker: &Rc<Broker>) -> Result<(), Failure> {
-        let mut dumped = Ok(());
-        while let Some(loaded) = self.list().last().cloned() {
-            if loaded.name == ContentSqlite::NAME {
-                dumped = dump::write(broker).await;
-            }
-            if loaded.status() != Status::Exited {
-                let _ = self.remove(broker, &loaded.name).await;
-            }
+/// Unload all, the last first; when nobody changes the store any more, dump it if that is wanted.
+pub async fn remove_all(broker: &Rc<Broker>) -> Result<(), Failure> {
+    let mut dumped = Ok(());
+    while let Some(loaded) = broker.modules().list().last().cloned() {
+        if loaded.name == ContentSqlite::NAME {
+            dumped = dump::write(broker).await;
         }
-        dumped
+        if loaded.status() != Status::Exited {
+            let _ = remove(broker, &loaded.name).await;
+        }
     }
+    dumped
 }

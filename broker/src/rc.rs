@@ -3,10 +3,11 @@
 //! Each is logged when it begins and when it ends: `rc1.0: running PATH`, then
 //! `rc1.0: COMMAND Exited (rc=0) 0.4s`; its output is logged line by line.
 
-use std::cell::RefCell;
+pub mod script;
+
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::Instant;
@@ -22,41 +23,10 @@ use tokio::process::Command;
 use crate::broker::Broker;
 use crate::handle::Handle;
 use crate::log::Severity;
-
-/// A command line with the way in which it is started.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Script {
-    /// A program with its arguments.
-    Program(Vec<String>),
-    /// A line for the user's shell.
-    Line(String),
-    /// The user's shell by itself.
-    Shell,
-}
+pub use script::Script;
+use script::user_shell;
 
 impl Script {
-    /// As the arguments of `flux start` and `flux broker` mean it: a single one is a line for the
-    /// shell, none is the shell.
-    pub fn from_args(args: &[String]) -> Script {
-        match args {
-            [] => Script::Shell,
-            [line] => Script::Line(line.clone()),
-            _ => Script::Program(args.to_vec()),
-        }
-    }
-
-    /// For log lines; the shell's path is left out to its name.
-    pub fn command_line(&self) -> String {
-        let name = |shell: String| {
-            Path::new(&shell).file_name().map_or(shell.clone(), |s| s.to_string_lossy().into())
-        };
-        match self {
-            Script::Program(args) => args.join(" "),
-            Script::Line(line) => format!("{} -c {line}", name(user_shell())),
-            Script::Shell => name(user_shell()),
-        }
-    }
-
     /// The command with the environment that finds this broker.
     pub fn command(&self, broker: &Broker) -> Command {
         let mut command = match self {
@@ -76,27 +46,6 @@ impl Script {
         set_environment(&mut command, broker);
         command
     }
-}
-
-/// Command lines that are to run at a state, by its name; the last that was pushed runs first.
-#[derive(Debug, Default)]
-pub struct Pushed {
-    by_state: RefCell<BTreeMap<String, Vec<String>>>,
-}
-
-impl Pushed {
-    pub fn push(&self, state: &str, line: String) {
-        self.by_state.borrow_mut().entry(state.to_owned()).or_default().push(line);
-    }
-
-    /// The next command line of a state; it is forgotten here.
-    pub fn pop(&self, state: &str) -> Option<String> {
-        self.by_state.borrow_mut().get_mut(state)?.pop()
-    }
-}
-
-fn user_shell() -> String {
-    std::env::var("SHELL").ok().filter(|s| !s.is_empty()).unwrap_or("/bin/bash".to_owned())
 }
 
 /// What programs that the broker starts must not inherit: they would take themselves for the

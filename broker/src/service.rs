@@ -18,6 +18,7 @@ use crate::call::Sender as Caller;
 use crate::config::Config;
 use crate::context::Context;
 use crate::handle::Handle;
+use crate::loaded::{Counts, Loaded, Shared, Status};
 use crate::log::Severity;
 use crate::mailbox::{self, Delivery, Gate, Mailbox};
 use crate::methods::Methods;
@@ -92,41 +93,6 @@ pub trait Service: Sized + 'static {
     }
 }
 
-/// Where a module is in its life; the numbers of `module.list`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Status {
-    Init = 0,
-    Running = 1,
-    Finalizing = 2,
-    Exited = 3,
-}
-
-/// A loaded service, from outside.
-pub struct Loaded {
-    pub name: String,
-    pub uuid: Bytes,
-    pub services: Vec<String>,
-    pub gate: Rc<Gate>,
-    shared: Rc<Shared>,
-    status: watch::Receiver<Status>,
-    stop: Box<dyn Fn()>,
-}
-
-/// Counts of messages, by type: request, response, event, control.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    pub(crate) received: [Cell<u64>; 4],
-    /// Set by `debug`; none of our services looks at them.
-    pub(crate) debug_flags: Cell<i64>,
-}
-
-/// What the task and the rest of the broker both see.
-struct Shared {
-    counts: Counts,
-    last_request: Cell<Instant>,
-}
-
 struct Inbox<S> {
     sender: mailbox::Sender<S>,
     tap: Tap,
@@ -152,41 +118,6 @@ impl<S> Sink for Inbox<S> {
 
     fn cred(&self) -> Credential {
         self.cred
-    }
-}
-
-// === impl Loaded ===
-
-impl std::fmt::Debug for Loaded {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Loaded").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-impl Loaded {
-    pub fn status(&self) -> Status {
-        *self.status.borrow()
-    }
-
-    /// Seconds since the last request.
-    pub fn idle(&self) -> u64 {
-        self.shared.last_request.get().elapsed().as_secs()
-    }
-
-    /// Leave what comes in its queue, or take it out again; for tests of what waits.
-    pub fn defer(&self, deferred: bool) {
-        self.gate.defer(deferred);
-    }
-
-    /// Stop the service and wait until it has ended.
-    pub fn stop(&self) -> impl Future<Output = ()> + 'static {
-        self.gate.defer(false);
-        (self.stop)();
-        let mut status = self.status.clone();
-        async move {
-            // The sender is dropped with the task, which is an end as well.
-            let _ = status.wait_for(|status| *status == Status::Exited).await;
-        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! What the thread of a plugin is asked, and what it tells without being asked.
 
 use super::breaker::Breaker;
+use super::desk::DeskRequest;
 use super::fault::{CallError, Fault};
 use super::instance::Program;
 use super::manifest::Manifest;
 use super::recorder::Recorder;
-use super::scheduler::DeskRequest;
 use super::v1::types::{Answer, Context, Edit, Effect, Event, Submission, Verdict};
 use std::sync::Arc;
 use tokio::sync::oneshot;

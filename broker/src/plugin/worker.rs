@@ -14,15 +14,18 @@
 
 mod announce;
 mod batch;
+mod rest;
+mod step;
+mod turn;
 
 use super::breaker::{Breaker, State};
 use super::capability::lacks;
+use super::desk::Desk;
 use super::fault::{CallError, Fault};
 use super::instance::{Instance, KeyValues, Program};
 use super::manifest::{Kind, Manifest};
 use super::recorder::{Recorder, Step};
 use super::request::{Answers, Notice, NoticeKind, Parts, Request};
-use super::scheduler::Desk;
 use super::stats::Stats;
 use super::topic::label;
 use super::v1::types::{

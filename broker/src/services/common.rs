@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use crate::call::{Call, Sender};
 use crate::config::Config;
 use crate::context::Context;
-use crate::service::{Counts, Service};
+use crate::loaded::Counts;
+use crate::service::Service;
 
 /// Answer a request for one of the common methods; give it back when it is none of them.
 pub(crate) fn dispatch<S: Service>(

@@ -9,7 +9,7 @@ use flux_protocol::rpc::connector_local as rpc;
 use crate::call::Sender;
 use crate::config::Config;
 use crate::config::access::Access;
-use crate::connector::Status;
+use crate::connector::status::Status;
 use crate::context::Context;
 use crate::log::Severity;
 use crate::methods::Methods;

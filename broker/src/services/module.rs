@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use crate::call::{Call, Calls, Sender};
 use crate::context::Context;
 use crate::methods::Methods;
+use crate::modules;
 use crate::service::Service;
 use crate::tap::{Traced, Way};
 
@@ -65,7 +66,7 @@ impl Module {
         context.spawn(
             async move {
                 let name = request.name.as_deref();
-                broker.modules().load(&broker, &request.path, name, &request.args).await
+                modules::load(&broker, &request.path, name, &request.args).await
             },
             |_, result| call.finish(result.map(|()| Empty)),
         );
@@ -78,10 +79,9 @@ impl Module {
         call: Call<Empty>,
     ) {
         let broker = context.broker().clone();
-        context.spawn(
-            async move { broker.modules().remove(&broker, &request.name).await },
-            |_, result| call.finish(result.map(|()| Empty)),
-        );
+        context.spawn(async move { modules::remove(&broker, &request.name).await }, |_, result| {
+            call.finish(result.map(|()| Empty))
+        });
     }
 
     fn list(

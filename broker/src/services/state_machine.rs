@@ -4,7 +4,6 @@
 
 mod actions;
 mod quorum;
-mod systemd;
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -18,12 +17,12 @@ use tokio::sync::watch;
 
 use crate::call::{Call, Calls, Sender};
 use crate::context::Context;
+use crate::life::Life;
 use crate::log::Severity;
 use crate::methods::Methods;
 use crate::service::Service;
 use crate::state::{Event, State};
-
-pub use actions::Life;
+use crate::systemd::Member;
 
 /// The service. [`Life`] is what it needs beside the services below it.
 pub struct StateMachine {
@@ -101,7 +100,7 @@ impl StateMachine {
 
     fn enter(&mut self, context: &Context<Self>, state: State) {
         self.state.send_replace(state);
-        self.life.notify_systemd(context, state);
+        self.notify_systemd(context, state);
         self.tell_monitors(state);
         self.tell_waiters(state);
         if let Some(action) = self.action.take() {
@@ -115,6 +114,12 @@ impl StateMachine {
                 machine.post(&after, event);
             }
         }));
+    }
+
+    fn notify_systemd(&self, context: &Context<Self>, state: State) {
+        let (rank, size) = (context.rank(), context.broker().size());
+        let member = Member { rank, size, attrs: context.broker().attrs() };
+        self.life.systemd().inspect(|systemd| systemd.entered(member, state));
     }
 
     fn tell_monitors(&mut self, state: State) {
@@ -233,7 +238,7 @@ impl StateMachine {
         _: &Sender,
     ) -> Result<Empty, Failure> {
         if let Some(status) = request.status {
-            self.life.systemd_status(&status);
+            self.life.systemd().inspect(|systemd| systemd.status(&status));
         }
         Ok(Empty)
     }

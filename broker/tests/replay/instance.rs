@@ -8,7 +8,8 @@ use flux_broker::attrs::{Access, Attrs};
 use flux_broker::broker::Broker;
 use flux_broker::config::Config;
 use flux_broker::connector::Connector;
-use flux_broker::service::{Loaded, Service, load};
+use flux_broker::loaded::Loaded;
+use flux_broker::service::{Service, load};
 use flux_protocol::credential::Userid;
 use flux_replay::{Connection, sweep};
 

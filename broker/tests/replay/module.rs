@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use flux_broker::handle::Handle;
+use flux_broker::modules;
 use flux_broker::services::event::Event;
 use flux_broker::services::heartbeat::Heartbeat;
 use flux_broker::services::module::Module;
@@ -22,7 +23,7 @@ fn modules_are_managed_as_captured() {
         let instance = Instance::start().with::<Module>().await;
         let load = async |name: &str| {
             let broker = &instance.broker;
-            broker.modules().load(broker, name, None, &[]).await.unwrap();
+            modules::load(broker, name, None, &[]).await.unwrap();
         };
         for name in ["content", "content-sqlite", "kvs", "kvs-watch", "job-info", "heartbeat"] {
             load(name).await;
@@ -37,7 +38,7 @@ fn modules_are_managed_as_captured() {
             .await
             .assert_equal();
         instance.sweep(|topic| topic.starts_with("module.")).await;
-        instance.broker.modules().remove_all(&instance.broker).await.unwrap();
+        modules::remove_all(&instance.broker).await.unwrap();
         instance.stop().await;
     });
 }
@@ -66,7 +67,7 @@ fn a_module_is_listed_while_it_is_loaded_and_may_have_another_name() {
         let builtin = handle.rpc::<rpc::Remove>(&remove("module")).await.unwrap_err();
         assert_eq!(builtin.errno, Errno::EINVAL);
         assert_eq!(handle.rpc::<rpc::List>(&Empty).await.unwrap().mods.len(), 2);
-        instance.broker.modules().remove_all(&instance.broker).await.unwrap();
+        modules::remove_all(&instance.broker).await.unwrap();
         instance.stop().await;
     });
 }

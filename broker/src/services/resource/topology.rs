@@ -141,7 +141,7 @@ impl Resource {
 
 /// The name by which this broker's host is known to the others.
 pub(super) fn host_name(context: &Context) -> String {
-    crate::instance::hostname(context.broker().attrs())
+    context.broker().attrs().hostname()
 }
 
 /// Brokers below this one.

@@ -1,143 +1,27 @@
 //! What a broker does in each state; the result is the event that ends it.
 
-use std::cell::Cell;
 use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
-use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use tokio::sync::watch;
 
-use super::systemd::Systemd;
 use super::{StateMachine, monitor_parent, quorum};
-use crate::attrs::Attrs;
-use crate::broker::Broker;
 use crate::context::Context;
+use crate::life::{Life, Running};
 use crate::log::Severity;
-use crate::peers::Peers;
 use crate::rc::{self, Script};
-use crate::startlog;
 use crate::state::{Event, State};
+use crate::{modules, startlog};
 
 type Ctx = Context<StateMachine>;
 
 /// When to ask a parent again that is not ready to be asked.
 const PARENT_RETRY: Duration = Duration::from_millis(50);
 
-/// What lasts from the broker's start to its end beside the state itself.
-pub struct Life {
-    peers: Rc<dyn Peers>,
-    state: watch::Sender<State>,
-    /// The command line of the initial program; none at other ranks than 0.
-    initial_program: Option<Script>,
-    /// The initial program while it runs.
-    running: Cell<Option<Running>>,
-    exit_code: Cell<u8>,
-    /// Tells systemd not to start the broker again; stands above the exit code.
-    norestart_code: Cell<Option<u8>>,
-    signals: tokio::sync::Mutex<Signals>,
-    systemd: Option<Systemd>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Running {
-    pid: Pid,
-    own_group: bool,
-}
-
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    quit: tokio::signal::unix::Signal,
-}
-
-impl std::fmt::Debug for Life {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Life").field("exit_code", &self.exit_code).finish_non_exhaustive()
-    }
-}
-
 impl Life {
-    pub fn new(
-        broker: &Rc<Broker>,
-        peers: Rc<dyn Peers>,
-        initial_program: Option<Script>,
-    ) -> std::io::Result<Rc<Life>> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Rc::new(Life {
-            peers,
-            state: watch::Sender::new(State::None),
-            initial_program,
-            running: Cell::new(None),
-            exit_code: Cell::new(0),
-            norestart_code: Cell::new(None),
-            signals: tokio::sync::Mutex::new(Signals {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-                hangup: signal(SignalKind::hangup())?,
-                quit: signal(SignalKind::quit())?,
-            }),
-            systemd: Systemd::new(broker.attrs()),
-        }))
-    }
-
-    pub fn peers(&self) -> &Rc<dyn Peers> {
-        &self.peers
-    }
-
-    pub(super) fn state_sender(&self) -> watch::Sender<State> {
-        self.state.clone()
-    }
-
-    /// To wait for a state from outside of the service.
-    pub fn state(&self) -> watch::Receiver<State> {
-        self.state.subscribe()
-    }
-
-    /// What the broker process exits with.
-    pub fn exit_code(&self) -> u8 {
-        self.norestart_code.get().unwrap_or(self.exit_code.get())
-    }
-
-    /// The instance is shut down and is to stay so (`broker.exit-norestart`).
-    pub fn set_norestart_code(&self, code: u8) {
-        self.norestart_code.set(Some(code));
-    }
-
-    /// The broker has failed, whatever else happens.
-    pub fn fail(&self) {
-        if self.exit_code.get() == 0 {
-            self.exit_code.set(1);
-        }
-    }
-
-    /// The next signal that asks for an end.
-    pub(super) async fn signal(&self) -> &'static str {
-        let mut signals = self.signals.lock().await;
-        let Signals { terminate, interrupt, hangup, quit } = &mut *signals;
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-            _ = hangup.recv() => "SIGHUP",
-            _ = quit.recv() => "SIGQUIT",
-        }
-    }
-
-    /// False when no initial program runs.
-    pub(super) fn hang_up_initial_program(&self) -> bool {
-        let Some(running) = self.running.get() else { return false };
-        let sent = if running.own_group {
-            killpg(running.pid, Signal::SIGHUP)
-        } else {
-            kill(running.pid, Signal::SIGHUP)
-        };
-        sent.is_ok()
-    }
-
     /// Do what `state` is there for. No event when the state lasts until something else ends it.
     pub(super) async fn act(self: Rc<Self>, context: Ctx, state: State) -> Option<Event> {
         match state {
@@ -150,7 +34,7 @@ impl Life {
             State::Shutdown => Some(self.shutdown(&context).await),
             State::Finalize => Some(finalize(&context).await),
             State::Goodbye => {
-                self.peers.goodbye().await;
+                self.peers().goodbye().await;
                 Some(Event::Goodbye)
             }
         }
@@ -160,7 +44,7 @@ impl Life {
         if context.rank() == 0 {
             return Event::ParentNone;
         }
-        match self.peers.joined().await {
+        match self.peers().joined().await {
             Ok(()) => parent_up(context).await,
             Err(reason) => {
                 context.broker().log().append(Severity::Err, "broker", &reason);
@@ -188,7 +72,7 @@ impl Life {
 
     async fn rc1(&self, context: &Ctx) -> Result<(), Failure> {
         let broker = context.broker();
-        broker.modules().load_all(broker).await?;
+        modules::load_all(broker).await?;
         if broker.rank() == 0 && broker.modules().get("kvs").is_some() {
             startlog::append(context.handle(), startlog::Entry::Start).await?;
         }
@@ -200,18 +84,18 @@ impl Life {
         if context.rank() > 0 {
             return Some(follow_parent(context).await);
         }
-        let program = self.initial_program.clone()?;
+        let program = self.initial_program().cloned()?;
         let started = std::time::Instant::now();
         let status = match self.spawn_initial_program(context, &program) {
             Ok(mut child) => child.wait().await,
             Err(error) => Err(error),
         };
-        self.running.set(None);
+        self.set_running(None);
         let (code, how) = match &status {
             Ok(status) => (rc::shell_exit_code(*status), rc::describe(*status)),
             Err(error) => (127, format!("{error} (rc=127)")),
         };
-        self.exit_code.set(code);
+        self.set_exit_code(code);
         let severity = if code == 0 { Severity::Info } else { Severity::Err };
         let took = started.elapsed().as_secs_f64();
         let text = format!("rc2.0: {} {how} {took:.1}s", program.command_line());
@@ -238,17 +122,17 @@ impl Life {
         }
         let child = command.spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
-        self.running.set(pid.map(|pid| Running { pid, own_group }));
+        self.set_running(pid.map(|pid| Running { pid, own_group }));
         Ok(child)
     }
 
     async fn shutdown(&self, context: &Ctx) -> Event {
-        self.peers.close();
-        if !self.peers.has_children() {
+        self.peers().close();
+        if !self.peers().has_children() {
             return Event::ChildrenNone;
         }
-        let limit = duration_attr(context.broker().attrs(), "broker.shutdown-timeout");
-        let gone = self.peers.children_gone();
+        let limit = context.broker().attrs().duration("broker.shutdown-timeout");
+        let gone = self.peers().children_gone();
         match limit {
             None => gone.await,
             Some(limit) => {
@@ -261,26 +145,6 @@ impl Life {
         }
         Event::ChildrenComplete
     }
-
-    // --- systemd ---
-
-    pub(super) fn systemd_status(&self, status: &str) {
-        if let Some(systemd) = &self.systemd {
-            systemd.status(status);
-        }
-    }
-
-    pub(super) fn notify_systemd(&self, context: &Ctx, state: State) {
-        if let Some(systemd) = &self.systemd {
-            systemd.entered(context.broker(), state);
-        }
-    }
-}
-
-/// An attribute that is a duration. None: it is not set, or unlimited.
-pub(super) fn duration_attr(attrs: &Attrs, name: &str) -> Option<Duration> {
-    let seconds = flux_protocol::fsd::parse(&attrs.get(name)?).ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// Services of this broker use those of the parent: wait until rc1 is through there.
@@ -329,7 +193,7 @@ async fn cleanup(context: &Ctx) -> Event {
     if context.rank() > 0 || context.broker().modules().get("job-manager").is_none() {
         return Event::CleanupNone;
     }
-    let limit = duration_attr(context.broker().attrs(), "broker.cleanup-timeout");
+    let limit = context.broker().attrs().duration("broker.cleanup-timeout");
     let cleanup = rc::cleanup(context.broker(), context.handle());
     let result = match limit {
         Some(limit) => tokio::time::timeout(limit, cleanup).await.unwrap_or_else(|_| {
@@ -356,7 +220,7 @@ async fn finalize(context: &Ctx) -> Event {
         }
         _ => Ok(()),
     };
-    let removed = broker.modules().remove_all(broker).await;
+    let removed = modules::remove_all(broker).await;
     match scripts.and(finished).and(removed) {
         Ok(()) => Event::Rc3Success,
         Err(failure) => {

@@ -4,42 +4,48 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::actions::duration_attr;
 use crate::attrs::Attrs;
-use crate::broker::Broker;
 use crate::state::State;
 
-pub(super) struct Systemd {
+pub(crate) struct Systemd {
     /// `broker.sd-stop-timeout`: what the unit's `TimeoutStopSec` is. Each state on the way down
     /// has so long.
     stop_timeout: Option<Duration>,
     stopping: Cell<bool>,
 }
 
+/// The broker that is told of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Member<'a> {
+    pub(crate) rank: u32,
+    pub(crate) size: u32,
+    pub(crate) attrs: &'a Attrs,
+}
+
 impl Systemd {
-    pub(super) fn new(attrs: &Attrs) -> Option<Systemd> {
+    pub(crate) fn new(attrs: &Attrs) -> Option<Systemd> {
         let wanted = attrs.get("broker.sd-notify").is_some_and(|value| value != "0");
-        let stop_timeout = duration_attr(attrs, "broker.sd-stop-timeout");
+        let stop_timeout = attrs.duration("broker.sd-stop-timeout");
         wanted.then_some(Systemd { stop_timeout, stopping: Cell::new(false) })
     }
 
     /// A state has begun.
-    pub(super) fn entered(&self, broker: &Broker, state: State) {
+    pub(crate) fn entered(&self, member: Member<'_>, state: State) {
         if state >= State::Cleanup && !self.stopping.replace(true) {
             send("STOPPING=1");
         }
-        send(&news(broker, state));
-        let attrs = broker.attrs();
+        send(&news(member, state));
+        let attrs = member.attrs;
         let own_limit = match state {
-            State::Cleanup => duration_attr(attrs, "broker.cleanup-timeout"),
-            State::Shutdown => duration_attr(attrs, "broker.shutdown-timeout"),
+            State::Cleanup => attrs.duration("broker.cleanup-timeout"),
+            State::Shutdown => attrs.duration("broker.shutdown-timeout"),
             _ => None,
         };
         self.extend(own_limit.unwrap_or_default());
     }
 
     /// What goes on in a state; it shows that the broker has not stopped to work.
-    pub(super) fn status(&self, text: &str) {
+    pub(crate) fn status(&self, text: &str) {
         self.extend(Duration::ZERO);
         send(&format!("STATUS={text}"));
     }
@@ -53,12 +59,11 @@ impl Systemd {
     }
 }
 
-fn news(broker: &Broker, state: State) -> String {
-    let (rank, size) = (broker.rank(), broker.size());
+fn news(Member { rank, size, attrs }: Member<'_>, state: State) -> String {
     match state {
         // The parent may not come for days: to wait for it is what a follower is started for.
         State::Join if rank > 0 => {
-            let parent = broker.attrs().get("tbon.parent-endpoint").unwrap_or_default();
+            let parent = attrs.get("tbon.parent-endpoint").unwrap_or_default();
             format!("READY=1\nSTATUS=Joining Flux instance via {parent}")
         }
         State::Quorum => "STATUS=Waiting for instance quorum".to_owned(),

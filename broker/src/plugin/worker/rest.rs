@@ -1,10 +1,10 @@
 //! A plugin that nobody has asked for a while: its instance is given up, and made anew when it is
 //! asked again. That takes some microseconds; the memory of an instance may be 64 MiB.
 
-use super::fault::CallError;
-use super::manifest::Kind;
-use super::v1::types::StartReason;
-use super::worker::Worker;
+use super::Worker;
+use crate::plugin::fault::CallError;
+use crate::plugin::manifest::Kind;
+use crate::plugin::v1::types::StartReason;
 
 impl Worker {
     /// Give up the instance; what it wants to keep is kept. False: it has none, or it is one that

@@ -1,0 +1,62 @@
+//! Command lines, and those that wait for a state.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A command line with the way in which it is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Script {
+    /// A program with its arguments.
+    Program(Vec<String>),
+    /// A line for the user's shell.
+    Line(String),
+    /// The user's shell by itself.
+    Shell,
+}
+
+impl Script {
+    /// As the arguments of `flux start` and `flux broker` mean it: a single one is a line for the
+    /// shell, none is the shell.
+    pub fn from_args(args: &[String]) -> Script {
+        match args {
+            [] => Script::Shell,
+            [line] => Script::Line(line.clone()),
+            _ => Script::Program(args.to_vec()),
+        }
+    }
+
+    /// For log lines; the shell's path is left out to its name.
+    pub fn command_line(&self) -> String {
+        let name = |shell: String| {
+            Path::new(&shell).file_name().map_or(shell.clone(), |s| s.to_string_lossy().into())
+        };
+        match self {
+            Script::Program(args) => args.join(" "),
+            Script::Line(line) => format!("{} -c {line}", name(user_shell())),
+            Script::Shell => name(user_shell()),
+        }
+    }
+}
+
+/// Command lines that are to run at a state, by its name; the last that was pushed runs first.
+#[derive(Debug, Default)]
+pub struct Pushed {
+    by_state: RefCell<BTreeMap<String, Vec<String>>>,
+}
+
+impl Pushed {
+    pub fn push(&self, state: &str, line: String) {
+        self.by_state.borrow_mut().entry(state.to_owned()).or_default().push(line);
+    }
+
+    /// The next command line of a state; it is forgotten here.
+    pub fn pop(&self, state: &str) -> Option<String> {
+        self.by_state.borrow_mut().get_mut(state)?.pop()
+    }
+}
+
+/// The user's shell, by `SHELL`.
+pub(super) fn user_shell() -> String {
+    std::env::var("SHELL").ok().filter(|s| !s.is_empty()).unwrap_or("/bin/bash".to_owned())
+}
