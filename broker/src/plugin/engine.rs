@@ -155,9 +155,9 @@ struct FirstLook {
 }
 
 impl Deadline {
-    /// A call of `limit` begins now, on this thread.
-    pub(super) fn start(limit: Duration) -> Self {
-        Deadline { start: Instant::now(), limit, first_look: None }
+    /// A call of `limit` that began at `start`, on this thread.
+    pub(super) fn new(start: Instant, limit: Duration) -> Self {
+        Deadline { start, limit, first_look: None }
     }
 
     /// Time that is left; none when the call is to be ended.

@@ -244,6 +244,7 @@ impl PluginHost {
             breaker: parts.breaker,
             recorder: parts.recorder,
             clock: 0.0,
+            peak_memory: 0,
             values,
             shared: Arc::default(),
             notices: self.notices.clone(),

@@ -11,7 +11,7 @@ use super::v1::types::{Job, Level};
 use super::v1::{self, Exports};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use wasmtime::component::{Component, ComponentNamedList, InstancePre, Lift, Lower, TypedFunc};
 use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace};
 
@@ -201,7 +201,7 @@ impl Instance {
             limits: program.limits,
             memory: 0,
             memory_denied: false,
-            deadline: Deadline::start(program.limits.deadline),
+            deadline: Deadline::new(Instant::now(), program.limits.deadline),
             now: 0.0,
             random: program.seed,
             granted: program.granted.clone(),
@@ -238,7 +238,7 @@ impl Instance {
         Ok(Instance { program: program.clone(), store, exports })
     }
 
-    /// Calls an exported function.
+    /// Calls an exported function. The deadline counts from `start`.
     ///
     /// # Errors
     ///
@@ -249,6 +249,7 @@ impl Instance {
         func: impl FnOnce(&Exports) -> Option<TypedFunc<P, (R,)>>,
         params: P,
         values: &mut KeyValues,
+        start: Instant,
     ) -> Result<R, Box<Fault>>
     where
         P: ComponentNamedList + Lower + Send + Sync,
@@ -260,7 +261,7 @@ impl Instance {
         };
         let running = self.program.engine.running();
         let state = self.store.data_mut();
-        state.deadline = Deadline::start(state.limits.deadline);
+        state.deadline = Deadline::new(start, state.limits.deadline);
         state.now = self.program.clock.as_ref().map_or_else(now, ReplayClock::now);
         state.memory_denied = false;
         state.last_error = None;

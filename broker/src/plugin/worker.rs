@@ -47,6 +47,8 @@ pub(super) struct Worker {
     pub(super) recorder: Option<Recorder>,
     /// What the plugin's clock showed during the last call.
     pub(super) clock: f64,
+    /// Highest linear memory of all instances so far, bytes.
+    pub(super) peak_memory: usize,
     pub(super) shared: Arc<Mutex<Shared>>,
     pub(super) notices: mpsc::UnboundedSender<Notice>,
     pub(super) instance: Option<Instance>,
@@ -232,7 +234,7 @@ impl Worker {
     {
         self.ensure()?;
         let start = Instant::now();
-        let result = self.invoke(name, func, params)?;
+        let result = self.invoke(name, func, params, start)?;
         self.shared().stats.returned(name, 1, start.elapsed());
         Ok(result)
     }
@@ -242,6 +244,7 @@ impl Worker {
         name: &'static str,
         func: F,
         params: P,
+        start: Instant,
     ) -> Result<R, CallError>
     where
         P: ComponentNamedList + Lower + Send + Sync,
@@ -252,12 +255,13 @@ impl Worker {
         let Some(instance) = self.instance.as_mut() else {
             return Err(CallError::Gone(self.program.plugin.to_string()));
         };
-        let outcome = instance.call(name, func, params, &mut self.values);
+        let outcome = instance.call(name, func, params, &mut self.values, start);
         let memory = instance.peak_memory();
         self.clock = instance.clock();
-        let mut shared = self.shared();
-        shared.stats.peak_memory = shared.stats.peak_memory.max(memory);
-        drop(shared);
+        if memory > self.peak_memory {
+            self.peak_memory = memory;
+            self.shared().stats.peak_memory = memory;
+        }
         outcome.map_err(|fault| self.faulted(name, fault))
     }
 
@@ -332,8 +336,8 @@ impl Worker {
         let instance = Instance::new(&self.program);
         self.instance = Some(instance.map_err(|fault| self.faulted("start", fault))?);
         self.shared().stats.starts += 1;
-        let context = self.context.clone();
-        let begun = self.invoke("plugin.init", |exports| Some(exports.init), (context,))?;
+        let (context, now) = (self.context.clone(), Instant::now());
+        let begun = self.invoke("plugin.init", |exports| Some(exports.init), (context,), now)?;
         if let Err(reason) = begun {
             self.instance = None;
             self.breaker.fault(Instant::now());

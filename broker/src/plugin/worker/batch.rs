@@ -90,7 +90,7 @@ impl Worker {
         let name = common(&names);
         let outcome = self.ensure().and_then(|()| {
             let start = Instant::now();
-            let outcome = self.invoke(name, func, (items,));
+            let outcome = self.invoke(name, func, (items,), start);
             outcome.map(|answers| (answers, start.elapsed()))
         });
         let (answers, time) = match outcome {
