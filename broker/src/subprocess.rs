@@ -55,6 +55,9 @@ pub struct Spec {
     /// Be sent SIGTERM when the broker dies. That takes a fork, which copies the page tables of
     /// the broker: some milliseconds where the library's spawn takes a tenth of one.
     pub dies_with_broker: bool,
+    /// The signal that kills it: SIGKILL, but for a program that has to take others along which
+    /// the broker may not signal.
+    pub kill_signal: Signal,
 }
 
 /// What becomes of standard output or error.
@@ -98,6 +101,7 @@ pub type Events = mpsc::Receiver<Event>;
 pub struct Process {
     pid: i32,
     group: bool,
+    kill_signal: Signal,
     inputs: RefCell<BTreeMap<String, Input>>,
     exited: Rc<Cell<bool>>,
 }
@@ -127,6 +131,7 @@ impl Spec {
             bufsize: BTreeMap::new(),
             group: true,
             dies_with_broker: true,
+            kill_signal: Signal::SIGKILL,
         }
     }
 }
@@ -178,11 +183,15 @@ impl Process {
             false => kill(pid, signal),
         }
     }
+
+    /// Kill it. That it is gone already is what is wanted.
+    pub fn put_an_end(&self) {
+        let _ = self.kill(self.kill_signal as i32);
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // That it is gone already is what is wanted.
-        let _ = self.kill(Signal::SIGKILL as i32);
+        self.put_an_end();
     }
 }

@@ -116,3 +116,74 @@ fn mistakes_stop_the_broker_with_file_line_and_key() {
         }
     }
 }
+
+/// Whether validators and policies that are configured, and no others, judge a job.
+#[test]
+fn jobs_meet_the_validators_and_policies_of_the_configuration_alone() {
+    let bare = folder(&[]);
+    let line = "
+        many=$(flux submit -n100000 true); flux run true; echo run $?
+        flux job wait-event -q -t 60 $many clean
+        flux job eventlog $many | grep -o 'type=\"alloc\" severity=0 note=\"unsatisfiable request'
+        flux jobs -no '{result}' $many
+        id=$(flux submit sleep 100); flux job wait-event -q -t 60 $id start
+        flux jobs -no '{annotations.sched.resource_summary}' $id
+        flux kvs dir -R $(flux job id --to=kvs $id) | sed 's/ .*//; s/.*[.]//' | tr '\\n' ' '
+        flux cancel $id; flux job wait-event -q -t 60 $id clean; echo; echo $id
+        until flux dmesg | grep 'job-ingest.debug.*inactivity timeout'; do sleep 0.1; done
+        flux dmesg | grep -o 'sched-simple.debug.*'";
+    let (code, out, err) = flux(bare.path(), None, &["start", line]);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(code, Some(0), "{out}{err}");
+    let unsatisfiable = "type=\"alloc\" severity=0 note=\"unsatisfiable request";
+    assert_eq!(lines[..5], ["run 0", unsatisfiable, "FAILED", "rank0/core0", lines[4]], "{out}");
+    for key in ["J", "R", "eventlog", "guest", "jobspec"] {
+        assert!(lines[4].split(' ').any(|found| found == key), "{key}: {out}");
+    }
+    let id = lines[5];
+    assert!(lines[6].contains("job-ingest.debug[0]: jobspec: inactivity timeout"), "{out}");
+    for wanted in [
+        format!("req: {id}: spec={{0,1,1}} duration=0.0"),
+        format!("alloc: {id}: rank0/core0"),
+        "free: rank0/core0".to_owned(),
+    ] {
+        let wanted = format!("sched-simple.debug[0]: {wanted}");
+        assert!(lines[7..].contains(&&*wanted), "{wanted}: {out}");
+    }
+
+    let all = folder(&[(
+        "x.toml",
+        "[ingest.validator]\nplugins = [\"jobspec\", \"feasibility\", \"require-instance\"]\n\
+         [policy.jobspec.defaults.system]\nduration = \"1s\"\n\
+         [policy.limits]\njob-size.max.nnodes = 8\n[resource]\nnoverify = true\n\
+         [[resource.config]]\nhosts = \"n[0-9]\"\ncores = \"0\"\n",
+    )]);
+    let line = "
+        flux submit -N11 flux start true; flux submit -n1 true; flux submit -N9 flux start true
+        id=$(flux submit -N8 flux start true); flux job wait-event $id priority | grep -c priority=16
+        id=$(flux batch -n1 --wrap sleep 1000)
+        flux job info $id jobspec | grep -o '\"duration\": *[0-9.]*'
+        flux job wait-event -q -t 100 $id clean
+        flux job eventlog $id | grep -o 'type=\"timeout\" severity=0'
+        flux job status $id 2>/dev/null || echo failed
+        id=$(flux batch -n1 -t 2m --wrap true)
+        flux job info $id jobspec | grep -o '\"duration\": *[0-9.]*'";
+    let (_, out, err) = flux(all.path(), None, &["start", "-o,-cc", line]);
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!(lines.len(), 3, "{err}");
+    assert!(lines[0].contains("unsatisfiable request"), "{err}");
+    assert!(lines[1].contains("Direct job submission is disabled"), "{err}");
+    assert!(lines[2].contains("requested nnodes (9) exceeds policy limit of 8"), "{err}");
+    let lines: Vec<String> = out.lines().map(|line| line.replace(' ', "")).collect();
+    assert_eq!(
+        lines,
+        ["1", "\"duration\":1.0", "type=\"timeout\"severity=0", "failed", "\"duration\":120.0"],
+        "{out}"
+    );
+
+    let unknown = folder(&[("x.toml", "[ingest.validator]\nplugins = [\"jobspec\", \"nope\"]\n")]);
+    let (code, out, err) = flux(unknown.path(), None, &["start", "-o,-cc", "echo started"]);
+    assert_eq!((code, &*out), (Some(1), ""), "{err}");
+    let said = "[ingest.validator]: validator plugin 'nope' not found";
+    assert!(err.contains(said), "{err}");
+}

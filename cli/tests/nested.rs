@@ -196,3 +196,58 @@ flux config get --default=none policy.limits.duration
 ");
     assert_eq!(said, "1\n0\n1h\naround\n0\n0\nnone\n");
 }
+
+#[test]
+fn jobs_of_batch_jobs_are_listed_with_theirs_and_drawn_as_a_tree() {
+    let said = run("
+cat >inner.sh <<'END'
+#!/bin/sh
+id=$(flux submit -n1 --job-name=inner sleep 1000)
+flux job wait-event $id start >/dev/null
+flux job list-ids --wait-state=run $id >/dev/null
+touch running
+until test -e go; do sleep 0.1; done
+flux cancel $id
+END
+id=$(flux batch -n1 --job-name=outer inner.sh)
+until_true test -e running
+flux jobs -R -no '{name}' | sed \"s/$id/ID/\"
+echo one level
+flux jobs -R -L0 -no '{name}'
+flux jobs -no '{instance.stats.running} {instance.resources.all.ncores}' $id
+flux pstree
+flux pstree --ascii -nx | sed 's/.* //'
+flux pstree -nL0 -d stats | tr -s ' ' | cut -d' ' -f3-6
+touch go
+");
+    assert_eq!(
+        said,
+        "outer\n\nID:\ninner\none level\nouter\n1 1\n.\n└── outer\n    └── inner\n\
+         outer\ninner\nPD:0 R:1 CD:0 F:0\n",
+        "{said}"
+    );
+}
+
+/// With nobody's leave but the owner's, who has the user's.
+#[test]
+fn users_load_plugins_of_their_own_into_their_own_instances() {
+    let plugin =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins-wasm/dist/submit-hold.wasm");
+    let said = run(&format!(
+        "
+install -m 644 {} mine.wasm
+cat >inner.sh <<'END'
+#!/bin/sh
+flux jobtap load $PWD/mine.wasm
+flux jobtap list | grep mine
+flux jobs -no '{{urgency}} {{state}}' $(flux submit true)
+END
+flux batch -n1 --output=inside inner.sh >/dev/null
+flux job wait-event -t 60s $(flux job last) clean >/dev/null
+cat inside
+flux jobtap list | grep -c mine || true
+",
+        plugin.display()
+    ));
+    assert_eq!(said, "mine.wasm\n0 SCHED\n0\n");
+}

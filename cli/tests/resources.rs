@@ -183,3 +183,89 @@ fn resources_are_listed_in_the_configuration_itself_or_loaded_anew() {
     assert!(said.contains("resource-define method=\"configuration\""), "{said}");
     assert!(said.contains("resource-define method=\"reload\""), "{said}");
 }
+
+#[test]
+fn properties_are_given_to_ranks_when_r_is_made_and_afterwards() {
+    let site = Site::new();
+    let encode = |options: &[&str]| {
+        let output = site.flux(&[&["R", "encode", "--cores=0-3"], options].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.success() {
+            true => Ok(String::from_utf8(output.stdout).unwrap()),
+            false => Err(said),
+        }
+    };
+    let properties = |r: &str| {
+        let r: serde_json::Value = serde_json::from_str(r).unwrap();
+        r["execution"]["properties"].clone()
+    };
+    let r = encode(&["--hosts=fluke[3,108,6-103]", "--property=foo:2-3"]).unwrap();
+    assert_eq!(properties(&r), serde_json::json!({"foo": "2-3"}));
+    let all = encode(&["--hosts=n[0-3]", "-p", "all", "-p", "one:1"]).unwrap();
+    assert_eq!(properties(&all), serde_json::json!({"all": "0-3", "one": "1"}));
+    let bad = encode(&["--hosts=n[0-3]", "-p", "fo&o:1"]).unwrap_err();
+    assert!(bad.contains("invalid character '&' in property \"fo&o\""), "{bad}");
+    let missing = encode(&["--hosts=n[0-3]", "-p", "foo:999"]).unwrap_err();
+    assert!(missing.contains("rank 999 not found"), "{missing}");
+
+    // Those that are there stay.
+    std::fs::write(site.path("R"), r).unwrap();
+    let said = site.run("flux R set-property bar:0-1 foo:7 <R");
+    let expected = serde_json::json!({"bar": "0-1", "foo": "2-3,7"});
+    assert_eq!(properties(&said), expected, "{said}");
+}
+
+#[test]
+fn jobs_run_where_properties_hosts_and_ranks_say() {
+    let site = Site::new();
+    let r = site.r(&["--hosts=test[0-3]", "--cores=0", "-p", "foo:1,3", "-p", "bar:2"]);
+    site.configure(&resource(&r, "noverify = true"));
+    let places = [
+        ("foo", "1"),
+        ("^foo", "0"),
+        ("bar", "2"),
+        ("host:test3", "3"),
+        ("foo|bar", "1"),
+        ("rank:1-2", "1"),
+        ("foo&rank:3", "3"),
+        ("^foo&^bar", "0"),
+    ];
+    let not = r#"{"not":[{"or":[{"hostlist":["test[0-1]"]},{"properties":["foo"]}]}]}"#;
+    let mut script = String::new();
+    for (constraint, _) in places {
+        script.push_str(&format!("flux run -N1 --requires='{constraint}' flux getattr rank\n"));
+    }
+    script.push_str(&format!(
+        "flux run -N3 --requires='foo|bar' flux getattr rank | sort | tr '\\n' ' '; echo
+         flux submit --dry-run -N1 flux getattr rank |
+             sed 's/\"system\": *{{/&\"constraints\":{not},/' >jobspec
+         flux job attach $(flux job submit jobspec)
+         flux run -N1 --requires=nope true 2>&1 | grep -c 'type=alloc severity=0 unsatisfiable'
+         LC_ALL=C flux overlay status | LC_ALL=C grep -c '[^ -~]'
+         LC_ALL=C.UTF-8 flux overlay status | LC_ALL=C grep -c '[^ -~]'
+         flux resource status --states=help 2>&1; echo $?
+         flux resource status -s bogus 2>&1 | head -n1; flux resource status -s bogus 2>&-; echo $?"
+    ));
+    let output = site.flux(&[
+        "start",
+        "--test-size=4",
+        "--test-hosts=test[0-3]",
+        "-o,--config-path=conf",
+        &script,
+    ]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut lines = said.lines();
+    for (constraint, rank) in places {
+        assert_eq!(lines.next(), Some(rank), "{constraint}: {output:?}");
+    }
+    let rest: Vec<&str> = lines.collect();
+    let states = "flux-resource: INFO: valid states: \
+                  all,online,avail,offline,exclude,drain,draining,drained";
+    assert_eq!(rest[..3], ["1 2 3 ", "2", "1"], "{output:?}");
+    // A tree of ASCII alone where that is all that the terminal knows.
+    assert_eq!(rest[3], "0", "{output:?}");
+    assert_ne!(rest[4], "0", "{output:?}");
+    assert!(rest[5].starts_with(states), "{output:?}");
+    let invalid = "flux-resource: ERROR: Invalid resource state bogus specified";
+    assert_eq!(rest[6..], ["0", invalid, "1"], "{output:?}");
+}

@@ -348,6 +348,13 @@ fn spec(
         cwd: cmd.cwd.as_ref().map(PathBuf::from),
         group: request.local_flags & rpc::local_flags::NO_SETPGRP == 0,
         dies_with_broker: request.local_flags & rpc::local_flags::FORK_EXEC != 0,
+        // The IMP is told to kill what it runs as others: killed itself, it would leave that behind.
+        kill_signal: match context.config().get_str("exec.imp") {
+            Some(imp) if cmd.cmdline.first().is_some_and(|program| program == imp) => {
+                Signal::SIGUSR1
+            }
+            _ => Signal::SIGKILL,
+        },
         ..Spec::new(cmd.cmdline.clone(), env)
     })
 }

@@ -107,7 +107,13 @@ fn watch(
     }
     let exited = Rc::new(Cell::new(false));
     tokio::task::spawn_local(wait(child, exited.clone(), events));
-    let process = Process { pid, group: spec.group, inputs: RefCell::new(inputs), exited };
+    let process = Process {
+        pid,
+        group: spec.group,
+        kill_signal: spec.kill_signal,
+        inputs: RefCell::new(inputs),
+        exited,
+    };
     Ok((process, receiver))
 }
 

@@ -10,7 +10,7 @@ use flux_protocol::fluid::JobId;
 use flux_protocol::payload::Object;
 use serde_json::{Value, json};
 
-use crate::instance::{Instance, Options, PATIENCE, run, simulated};
+use crate::instance::{Instance, Options, PATIENCE, jobspec_of, run, simulated};
 
 /// An instance with these tables below `[job-manager]`.
 async fn instance(tables: Value) -> Instance {
@@ -160,5 +160,76 @@ fn a_prolog_that_was_under_way_at_a_restart_is_run_again_and_the_job_starts_once
             assert_eq!(names.iter().filter(|name| *name == once).count(), 1, "{names:?}");
         }
         instance.stop().await;
+    });
+}
+
+const TAMPERED: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins-wasm/dist/fixtures/fixture-tampered.wasm");
+
+/// A perilog plugin that somebody has changed: its manifest is the old one.
+#[test]
+fn a_tampered_plugin_runs_nothing_but_what_is_configured_and_the_log_says_what_it_wanted() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let load = dir.path().join("perilog.wasm");
+        let mut copy = std::process::Command::new("install");
+        copy.arg("-m644").arg(TAMPERED).arg(&load);
+        assert!(copy.status().unwrap().success());
+        let (trace, told) = (dir.path().join("trace"), dir.path().join("told"));
+
+        // It is none of ours any more, so that nothing is granted to it unless somebody does.
+        let plugins =
+            |caps: &[&str]| json!([{ "load": load, "caps": caps, "conf": { "trace": trace } }]);
+        let config = json!({ "job-manager": { "plugins": plugins(&[]) } });
+        let Err(failure) = Instance::with(Options { config, ..Options::default() }).await else {
+            panic!("a module that was changed is loaded with the grants of the original");
+        };
+        let text = failure.to_string();
+        assert!(text.contains("perilog.wasm") && text.contains("config:job-manager"), "{text}");
+
+        // An administrator who does not look grants it all that perilog has.
+        let caps =
+            ["config:*", "exec:prolog", "exec:epilog", "rpc:resource.drain", "exec:housekeeping"];
+        for (name, status, said) in [
+            (
+                "program",
+                None,
+                "perilog.err[0]: effect refused: capability exec:/bin/sh is not granted",
+            ),
+            (
+                "table",
+                None,
+                "perilog.err[0]: effect refused: capability exec:housekeeping is not granted",
+            ),
+            (
+                "command",
+                Some(127 << 8),
+                "plugin perilog: prolog: refused: a plugin does not choose the command line",
+            ),
+            ("node", Some(127 << 8), "plugin perilog: prolog: refused: rank 3 is not of job"),
+        ] {
+            let granted = if name == "table" { &caps[..4] } else { &caps[..] };
+            let say = format!("echo $FLUX_JOB_ID >> {}", told.display());
+            let config = json!({
+                "job-manager": {
+                    "plugins": plugins(granted),
+                    "prolog": { "command": script(&say) },
+                },
+            });
+            let instance = Instance::with(Options { config, ..Options::default() }).await.unwrap();
+            let job = json!({ "name": name });
+            let exec = json!({ "test": { "run_duration": "0.001s" } });
+            let spec = jobspec_of(&["simulated"], 1, json!({ "exec": exec, "job": job }));
+            let id = instance.submit(&spec).await.unwrap();
+            if let Some(status) = status {
+                assert_eq!(status_of(&instance, id, "told").await, status, "{name}");
+            }
+            instance.wait_event(id, "clean").await;
+            let log = instance.log_lines();
+            let lines = log.iter().filter(|line| line.contains(said)).count();
+            assert_eq!(lines, 1, "{name}: {log:?}");
+            assert!(!trace.exists() && !told.exists(), "{name}: something was run");
+            instance.stop().await;
+        }
     });
 }

@@ -45,6 +45,8 @@ pub struct Sandbox {
     root: tempfile::TempDir,
     programs: PathBuf,
     munged: Option<Munged>,
+    /// Besides what every host has.
+    mounted: Vec<PathBuf>,
 }
 
 /// Do something as this user, on a thread of its own.
@@ -75,7 +77,7 @@ impl Sandbox {
             .tempdir_in("/var/lib")
             .map_err(|error| format!("/var/lib: {error}"))?;
         sys::leave_mount_namespace().map_err(|error| format!("needs to mount: {error}"))?;
-        let mut sandbox = Sandbox { root, programs: PathBuf::new(), munged: None };
+        let mut sandbox = Sandbox { root, programs: PathBuf::new(), munged: None, mounted: vec![] };
         sandbox.programs = sandbox.mount_programs()?;
         sandbox.make_etc();
         sandbox.make_homes();
@@ -171,6 +173,14 @@ impl Sandbox {
     /// The IMP's configuration.
     pub fn configure_imp(&self, text: &str) {
         self.write("/etc/flux/imp/conf.d/imp.toml", text);
+    }
+
+    /// An empty folder of this host's in place of what is there, as its `/run`.
+    pub fn mount_empty(&mut self, over: &str) {
+        let folder = self.path(&over.replace('/', "-"));
+        fs::create_dir(&folder).unwrap();
+        sys::bind(&folder, Path::new(over)).unwrap();
+        self.mounted.push(over.into());
     }
 
     /// Start munged, and configure signing with it.
@@ -274,6 +284,7 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         self.munged = None;
         // What is mounted is not to be removed with the directory.
+        self.mounted.iter().for_each(|mounted| sys::unmount(mounted));
         sys::unmount(Path::new("/etc"));
         sys::unmount(&self.path("src"));
     }

@@ -11,4 +11,5 @@ mod instance {
     mod perilog;
     mod private;
     mod requests;
+    mod site;
 }

@@ -29,6 +29,8 @@ pub(super) struct Order {
     pub(super) command: rexec::Command,
     pub(super) ranks: Idset,
     pub(super) timeout: Option<Duration>,
+    /// It is the IMP that is run, which is told by SIGUSR1 to kill what it has started.
+    pub(super) through_imp: bool,
     /// From SIGTERM to SIGKILL.
     pub(super) kill_timeout: Duration,
     pub(super) exit_on_first_error: bool,
@@ -242,6 +244,11 @@ impl Bulk {
     }
 
     fn signal_one(&self, context: &Context, rank: u32, pid: i64, signum: i32) {
+        // The IMP may be killed, but what it runs as root would go on without it.
+        let signum = match signum {
+            libc::SIGKILL if self.order.through_imp => libc::SIGUSR1,
+            _ => signum,
+        };
         let request = rexec::KillRequest { pid, label: None, signum };
         let handle = context.handle().clone();
         let (after, label) = (context.clone(), self.order.label.clone());
@@ -262,6 +269,12 @@ async fn until(time: Option<Instant>) {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
+}
+
+/// Does this command line run the IMP?
+pub(super) fn is_through_imp(context: &Context, cmdline: &[String]) -> bool {
+    let imp = context.config().get_str("exec.imp").map(str::to_owned);
+    imp.is_some() && cmdline.first() == imp.as_ref()
 }
 
 /// A command line with the environment of the instance's owner.

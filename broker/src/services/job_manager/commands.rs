@@ -88,7 +88,10 @@ impl JobManager {
         let (order, cancel_on_exception) = match self.order(context, start) {
             Ok(order) => order,
             Err(text) => {
-                context.log(Severity::Err, format!("{}: {text}", start.command));
+                context.log(
+                    Severity::Err,
+                    format!("plugin {plugin}: {}: {text}", start.command.escape_debug()),
+                );
                 self.command_refused(context, plugin, start, &text);
                 return Ok(());
             }
@@ -130,7 +133,7 @@ impl JobManager {
         }
     }
 
-    /// Is a command for this job under way?
+    /// The service ends: ask what runs to end, too.
     pub(super) fn commands_stop(&mut self, context: &Context) {
         for running in self.commands.running.values() {
             running.bulk.signal(context, libc::SIGTERM);
@@ -143,12 +146,16 @@ impl JobManager {
         let r = ResourceSet::decode(r.get()).map_err(|error| error.to_string())?;
         let config = context.config();
         let table = config.get(&format!("job-manager.{}", start.command)).cloned();
-        let settings: Settings = serde_json::from_value(table.unwrap_or_else(|| json!({})))
+        let table = table.ok_or("refused: no such table in [job-manager]")?;
+        let settings: Settings = serde_json::from_value(table)
             .map_err(|error| format!("[job-manager.{}]: {error}", start.command))?;
         let options: Settings = match start.options.as_str() {
             "" => Settings::default(),
             text => serde_json::from_str(text).map_err(|error| format!("options: {error}"))?,
         };
+        if !options.command.is_empty() {
+            return Err("refused: a plugin does not choose the command line".to_owned());
+        }
         let cmdline = match (settings.command.is_empty(), config.get_str("exec.imp")) {
             (false, _) => settings.command,
             (true, Some(imp)) => vec![imp.to_owned(), "run".to_owned(), start.command.clone()],
@@ -161,6 +168,9 @@ impl JobManager {
             (None, true) => job_ranks.clone(),
             (_, false) => Idset::from_range(0, 0),
         };
+        if per_rank && !ranks.difference(&job_ranks).is_empty() {
+            return Err(format!("refused: rank {ranks} is not of job {}", job.id.f58()));
+        }
         let seconds = |span: Option<Span>| span.as_ref().and_then(Span::seconds);
         let timeout = seconds(options.timeout).or(seconds(settings.timeout));
         let kill = seconds(options.kill_timeout).or(seconds(settings.kill_timeout));
@@ -170,6 +180,7 @@ impl JobManager {
             ("FLUX_JOB_RANKS", job_ranks.to_string()),
         ];
         let order = Order {
+            through_imp: bulk::is_through_imp(context, &cmdline),
             command: bulk::command(context, cmdline, env),
             ranks,
             timeout: timeout

@@ -158,6 +158,7 @@ impl JobManager {
             command: bulk::command(context, settings.command.clone(), env),
             ranks,
             timeout: None,
+            through_imp: bulk::is_through_imp(context, &settings.command),
             kill_timeout: KILL_TIMEOUT,
             exit_on_first_error: settings.exit_on_first_error,
             label: format!("housekeeping: {}", id.f58()),

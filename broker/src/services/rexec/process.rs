@@ -17,7 +17,6 @@ use bytes::Bytes;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::rpc::rexec::{self as rpc, flags};
-use nix::sys::signal::Signal;
 
 use super::Rexec;
 use super::output::encode;
@@ -280,7 +279,7 @@ impl Process {
                 if let Some(call) = listener {
                     call.fail(Failure::new(Errno::ENOSPC, text));
                 }
-                let _ = self.kill(Signal::SIGKILL as i32);
+                self.child.put_an_end();
             }
         }
     }
@@ -297,7 +296,7 @@ impl Process {
             }
             self.listen(None);
             if !self.background {
-                let _ = self.kill(Signal::SIGKILL as i32);
+                self.child.put_an_end();
             }
         }
     }

@@ -39,6 +39,7 @@ fn guests_run_jobs_as_themselves_and_leave_those_of_others_alone() {
     others_can_t_touch_a_job(&instance);
     forged_requests_are_not_taken(&instance);
     what_was_not_signed_is_not_run(&instance);
+    without_an_imp_only_the_owners_jobs_run(&instance);
 }
 
 /// The brokers go on as they are.
@@ -240,5 +241,16 @@ fn what_was_not_signed_is_not_run(instance: &Instance) {
     instance.flux(FLUX, &["config", "reload"]).assert_success();
     let log = held(instance, |_| {});
     assert!(log.contains("no IMP configured"), "{log}");
+    instance.flux(FLUX, &["run", "true"]).assert_success();
+}
+
+fn without_an_imp_only_the_owners_jobs_run(instance: &Instance) {
+    let text = "[access]\nallow-guest-user = true\n";
+    instance.host.write("/etc/flux/system/conf.d/system.toml", text);
+    instance.flux(FLUX, &["config", "reload"]).assert_success();
+    let log = instance.eventlog_of_ended(instance.submit(ALICE, &["true"]));
+    assert!(log.contains("\"type\":\"exec\",\"severity\":0"), "{log}");
+    assert!(log.contains("no IMP configured: exec.imp is not set"), "{log}");
+    assert!(!log.contains("\"name\":\"start\""), "{log}");
     instance.flux(FLUX, &["run", "true"]).assert_success();
 }

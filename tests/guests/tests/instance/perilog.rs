@@ -16,8 +16,23 @@ allow-guest-user = true
 plugins = [{ load = "perilog.so" }]
 [job-manager.prolog]
 command = ["flux", "perilog-run", "prolog", "-e", "@IMP@,run,prolog"]
+kill-timeout = 0.5
 [job-manager.epilog]
 command = ["flux", "perilog-run", "epilog", "-e", "@IMP@,run,epilog"]
+"#;
+
+/// The broker itself runs both on every node, through the IMP.
+const PER_RANK: &str = r#"
+[access]
+allow-guest-user = true
+[job-manager]
+plugins = [{ load = "perilog.so" }]
+perilog.log-ignore = ["^not worth"]
+[job-manager.prolog]
+per-rank = true
+kill-timeout = 0.5
+[job-manager.epilog]
+per-rank = true
 "#;
 
 const CONFIG_OF_IMP: &str = r#"
@@ -29,13 +44,21 @@ allowed-users = ["flux"]
 path = "/etc/flux/system/epilog"
 "#;
 
-/// Notes what it is, and does what files in its folder ask for.
+/// Notes what it is, and does what files in its folder ask for. It fails on one node alone.
 fn script(folder: &Path, name: &str) -> String {
     let folder = folder.display();
     format!(
         "echo $(id -u) $FLUX_JOB_USERID $FLUX_JOB_ID $PATH >> {folder}/{name}
-        if [ -e {folder}/{name}.fails ]; then echo broken disk >&2; exit 3; fi
-        if [ -e {folder}/{name}.waits ]; then echo $$ >> {folder}/pids; exec sleep 1000; fi"
+        if mv {folder}/{name}.fails {folder}/failed 2>/dev/null; then
+            echo not worth a line; echo broken disk >&2; exit 3
+        fi
+        if [ -e {folder}/{name}.waits ]; then echo $$ >> {folder}/pids; exec sleep 1000; fi
+        if [ -e {folder}/{name}.stays ]; then
+            trap '' TERM
+            sh -c 'echo $$ >> {folder}/pids; exec sleep 1000' &
+            echo $$ >> {folder}/pids
+            while :; do sleep 0.1; done
+        fi"
     )
 }
 
@@ -75,6 +98,7 @@ fn prolog_and_epilog_run_as_root_on_every_node_of_the_job() {
     scripts_of_the_site_run_once_as_the_owner(&instance, &folder);
     a_job_whose_prolog_fails_never_starts(&instance, &folder);
     who_cancels_a_job_in_its_prolog_drains_nothing(&instance, &folder);
+    what_ignores_its_end_is_killed_on_every_node(&instance, &folder);
     an_epilog_that_fails_drains_too(&instance, &folder);
     what_it_is_for_has_to_be_said(&instance);
 }
@@ -111,20 +135,32 @@ fn scripts_of_the_site_run_once_as_the_owner(instance: &Instance, folder: &Path)
 }
 
 fn a_job_whose_prolog_fails_never_starts(instance: &Instance, folder: &Path) {
-    std::fs::write(folder.join("prolog.fails"), "").unwrap();
-    let id = instance.submit(ALICE, &["-N1", "true"]);
-    let log = instance.eventlog_of_ended(id);
-    std::fs::remove_file(folder.join("prolog.fails")).unwrap();
-    assert!(log.contains("\"type\":\"prolog\""), "{log}");
-    assert!(!log.contains("\"name\":\"start\""), "{log}");
-    let drained = drained(instance);
+    let id = fails_on_one_node(instance, folder);
     let reason = format!(" prolog failed for jobid {}\n", id.f58());
-    assert!(drained.ends_with(&reason) && drained.lines().count() == 1, "{drained}");
-    let rank = drained.split(' ').next().unwrap();
+    let rank = the_one_drained(instance, &reason);
     let said = instance.flux(FLUX, &["dmesg"]).stdout;
     assert!(said.contains(&format!("(rank {rank}): broken disk")), "{said}");
-    instance.flux(FLUX, &["resource", "undrain", rank]).assert_success();
+}
+
+/// A job of two nodes.
+fn fails_on_one_node(instance: &Instance, folder: &Path) -> JobId {
+    std::fs::write(folder.join("prolog.fails"), "").unwrap();
+    let id = instance.submit(ALICE, &["-N2", "true"]);
+    let log = instance.eventlog_of_ended(id);
+    assert!(log.contains("\"type\":\"prolog\""), "{log}");
+    assert!(!log.contains("\"name\":\"start\""), "{log}");
+    noted(folder, "prolog");
     noted(folder, "epilog");
+    id
+}
+
+/// The rank of the node that is drained for this reason, and that is in use again afterwards.
+fn the_one_drained(instance: &Instance, reason: &str) -> String {
+    let drained = drained(instance);
+    assert!(drained.ends_with(reason) && drained.lines().count() == 1, "{drained}");
+    let rank = drained.split(' ').next().unwrap();
+    instance.flux(FLUX, &["resource", "undrain", rank]).assert_success();
+    rank.to_owned()
 }
 
 fn who_cancels_a_job_in_its_prolog_drains_nothing(instance: &Instance, folder: &Path) {
@@ -146,11 +182,54 @@ fn who_cancels_a_job_in_its_prolog_drains_nothing(instance: &Instance, folder: &
     noted(folder, "epilog");
 }
 
+/// What a prolog runs as root on any node is gone when the job is told that the prolog is.
+fn what_ignores_its_end_is_killed_on_every_node(instance: &Instance, folder: &Path) {
+    std::fs::write(folder.join("prolog.stays"), "").unwrap();
+    let id = instance.submit(ALICE, &["-N2", "true"]);
+    wait_until("both run, with a process of theirs", || {
+        std::fs::read_to_string(folder.join("pids")).unwrap_or_default().lines().count() == 4
+    });
+    let pids = noted(folder, "pids");
+    std::fs::remove_file(folder.join("prolog.stays")).unwrap();
+    instance.flux(ALICE, &["cancel", &id.f58()]).assert_success();
+    let log = instance.eventlog_of_ended(id);
+    let finish = log.lines().find(|line| line.contains("\"prolog-finish\"")).unwrap();
+    assert!(finish.contains("\"status\":9}"), "{log}");
+    wait_until("roots processes end", || {
+        pids.iter().all(|pid| !Path::new("/proc").join(pid).exists())
+    });
+    assert_eq!(drained(instance), "", "{}", instance.flux(FLUX, &["dmesg"]).stdout);
+    noted(folder, "prolog");
+    noted(folder, "epilog");
+}
+
+#[test]
+fn the_broker_itself_runs_a_prolog_as_root_on_every_node_and_ends_it_there() {
+    let Some(instance) = Instance::start_with_imp(PER_RANK, CONFIG_OF_IMP) else { return };
+    let host = &instance.host;
+    let folder = host.path("noted");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["prolog", "epilog"] {
+        host.script(&format!("etc/flux/system/{name}"), &script(&folder, name));
+    }
+    each_runs_once_per_node_and_sees_six_variables(&instance, &folder);
+    let id = fails_on_one_node(&instance, &folder);
+    let rank = the_one_drained(&instance, &format!(" prolog failed for job {}\n", id.f58()));
+    let said = instance.flux(FLUX, &["dmesg"]).stdout;
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("broken disk")).collect();
+    assert_eq!(lines.len(), 1, "{said}");
+    let place = format!("{}: prolog: ", id.f58());
+    let (_, rest) = lines[0].split_once(&place).unwrap();
+    assert!(rest.ends_with(&format!(" (rank {rank}): stderr: broken disk")), "{said}");
+    assert!(!said.contains("not worth a line"), "{said}");
+    who_cancels_a_job_in_its_prolog_drains_nothing(&instance, &folder);
+    what_ignores_its_end_is_killed_on_every_node(&instance, &folder);
+}
+
 fn an_epilog_that_fails_drains_too(instance: &Instance, folder: &Path) {
     std::fs::write(folder.join("epilog.fails"), "").unwrap();
     let id: JobId = instance.submit(ALICE, &["-N1", "true"]);
     let log = instance.eventlog_of_ended(id);
-    std::fs::remove_file(folder.join("epilog.fails")).unwrap();
     assert!(log.contains("\"name\":\"finish\""), "{log}");
     let drained = drained(instance);
     assert!(drained.contains(&format!(" epilog failed for jobid {}", id.f58())), "{drained}");
