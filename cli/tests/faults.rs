@@ -193,6 +193,13 @@ impl Broker {
         }
     }
 
+    /// KiB that the process has in memory.
+    fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// The status of all jobs, newest first.
     fn jobs(&self) -> String {
         self.succeeds("jobs -a -no {status}").replace('\n', " ")
@@ -308,6 +315,17 @@ fn a_damaged_database_is_left_as_it_is_and_named() {
         std::fs::write(&file, bytes).unwrap();
         site.refuses(about, &[&name, words, "restore it from a dump"]);
     }
+    std::fs::write(&file, b"").unwrap();
+    let words = [&*name, "is empty, and", "plugin-cache shows", "restore it from a dump"];
+    site.refuses("a file that was emptied", &words);
+    let log = site.path("state/content.sqlite-wal");
+    std::fs::write(&log, &good).unwrap();
+    site.refuses("an empty file with a log", &[&name, "is empty, and", log.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
+    let words = [&name, "is missing, and", &format!("remove {}", log.display())];
+    site.refuses("a log without its file", &words);
+    std::fs::remove_file(&log).unwrap();
+    std::fs::write(&file, b"").unwrap();
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     site.refuses("a folder", &[&name, "Is a directory"]);
@@ -361,16 +379,17 @@ fn a_state_directory_that_can_t_be_written_to_is_named() {
 struct Small(Child);
 
 impl Small {
-    fn mount(site: &mut Site) -> Option<Small> {
+    fn mount(site: &mut Site, size: &str) -> Option<Small> {
         if !is_root() {
             println!("skipped: needs root, to mount a small file system");
             return None;
         }
-        let script = "mount -t tmpfs -o size=4m,mode=0700 none \"$0\" && echo && exec sleep 3600";
+        let script = "mount -t tmpfs -o size=$1,mode=0700 none \"$0\" && echo && exec sleep 3600";
         let state = site.path("state");
         let mut child = Command::new("unshare")
             .args(["--mount", "sh", "-c", script])
             .arg(&state)
+            .arg(size)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -397,7 +416,7 @@ impl Drop for Small {
 #[test]
 fn a_full_disk_takes_no_jobs_loses_none_and_is_left_behind_when_there_is_room() {
     let mut site = Site::new();
-    let Some(_small) = Small::mount(&mut site) else { return };
+    let Some(_small) = Small::mount(&mut site, "4m") else { return };
     let mut broker = site.start();
     let mut accepted = vec![broker.succeeds("submit --urgency=0 true")];
     let filler = site.path("state/filler");
@@ -423,6 +442,83 @@ fn a_full_disk_takes_no_jobs_loses_none_and_is_left_behind_when_there_is_room() 
     broker.succeeds("queue start");
     assert_eq!(broker.pending(), accepted, "{}", broker.log());
     assert_eq!(broker.succeeds("run echo goes-on"), "goes-on");
+    broker.shutdown();
+}
+
+/// What the broker has been given and can't write is kept, up to a limit; and what happens to jobs
+/// that run is written as soon as there is room, also what came when the limit was reached.
+#[test]
+fn what_happens_to_jobs_on_a_full_disk_is_not_lost_when_memory_for_it_is_full_too() {
+    let mut site = Site::new();
+    let Some(_small) = Small::mount(&mut site, "160m") else { return };
+    let broker = site.start();
+    let go = site.path("go");
+    let wait = format!("until test -e {}; do sleep 0.05; done", go.display());
+    let started = broker.flux(&["submit", "sh", "-c", &wait]);
+    let id = String::from_utf8(started.stdout).unwrap().trim().to_owned();
+    broker.succeeds(&format!("job wait-event {id} start"));
+    let held = broker.succeeds("submit --urgency=0 true");
+    let filler = site.path("state/filler");
+    fill(&site, &filler);
+
+    // One after another, until no more is taken.
+    let store = |number: usize| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_flux"))
+            .args(["content", "store"])
+            .env("FLUX_URI", format!("local://{}/local", broker.dir.display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Nothing that could be compressed, and no two the same.
+        let mut word = u64::try_from(number + 1).unwrap();
+        let mut blob = Vec::new();
+        while blob.len() < 1 << 20 {
+            word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            blob.extend((word >> 24).to_le_bytes());
+        }
+        let mut stdin = child.stdin.take().unwrap();
+        let _ = std::io::Write::write_all(&mut stdin, &blob);
+        drop(stdin);
+        child.wait().unwrap().success()
+    };
+    let taken = (0..200).take_while(|number| store(*number)).count();
+    assert!((60..100).contains(&taken), "{taken} blobs of a megabyte");
+    let before = broker.memory();
+    assert!((200..220).all(|number| !store(number)), "more is taken");
+    let grown = broker.memory().saturating_sub(before);
+    assert!(grown < 12 << 10, "{grown} KiB more for what is refused");
+
+    // One job is told to end, the other ends by itself, and a node is taken out.
+    broker.says(&format!("cancel {held}"));
+    std::fs::write(&go, "").unwrap();
+    broker.until("uptime", |_| broker.log().contains("could not store events, no job is taken"));
+    broker.until("uptime", |_| broker.log().contains("failed to commit to the job's eventlogs"));
+    let drained = broker.flux(&["resource", "drain", "leader", "smoke"]).status.success();
+    assert!(site.command("rm").arg(&filler).status().unwrap().success());
+    for job in [&id, &held] {
+        broker.succeeds(&format!("job wait-event -t 120 {job} clean"));
+    }
+    assert!(!drained, "what can not be stored is not said to be done");
+    assert_eq!(broker.succeeds("run echo goes-on"), "goes-on");
+    broker.succeeds("resource drain leader fire");
+    for line in ["could not store events", "events are stored again", "content.crit"] {
+        assert_eq!(broker.log().matches(line).count(), 1, "{line}: {}", broker.log());
+    }
+    // All of it is on the disk when the next job has been taken.
+    broker.kill();
+    let broker = site.start();
+    let log = broker.succeeds(&format!("job eventlog {id}"));
+    for event in ["submit", "alloc", "start", "finish", "release", "free", "clean"] {
+        assert_eq!(log.matches(&format!(" {event}")).count(), 1, "{event}: {log}");
+    }
+    let log = broker.succeeds(&format!("job eventlog {held}"));
+    assert!(log.contains(" exception ") && log.contains(" clean"), "{log}");
+    let log = broker.succeeds(&format!("job eventlog -p exec {id}"));
+    assert!(log.contains(" complete ") && log.contains(" done"), "{log}");
+    let reason = broker.succeeds("resource drain -no {reason}");
+    assert_eq!(reason, "fire");
     broker.shutdown();
 }
 

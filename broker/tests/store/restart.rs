@@ -73,13 +73,14 @@ fn a_period_that_is_no_duration_is_refused_by_name() {
 }
 
 #[test]
-fn an_older_checkpoint_serves_when_the_newest_root_is_gone() {
+fn an_older_checkpoint_serves_in_recovery_mode_alone_when_the_newest_root_is_gone() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
         let instance = Instance::start(dir.path()).await;
         instance.put_synced("a", b"1").await.unwrap();
         instance.stop().await;
-        let db = Connection::open(dir.path().join("content.sqlite")).unwrap();
+        let file = dir.path().join("content.sqlite");
+        let db = Connection::open(&file).unwrap();
         let bad = json!({
             "version": 1,
             "rootref": "sha1-0123456789012345678901234567890123456789",
@@ -88,7 +89,28 @@ fn an_older_checkpoint_serves_when_the_newest_root_is_gone() {
         });
         let insert = "INSERT INTO checkpt_v2 (value) VALUES (?1)";
         db.execute(insert, [bad.to_string()]).unwrap();
+        let checkpoints = |db: &Connection| -> i64 {
+            db.query_row("SELECT COUNT(1) FROM checkpt_v2", [], |row| row.get(0)).unwrap()
+        };
+        let before = checkpoints(&db);
         drop(db);
+        // What was stored last may have been answered for.
+        let mut instance = Instance::bare(dir.path(), &[]);
+        instance.load::<Content>(&[]).await.unwrap();
+        instance.load::<ContentSqlite>(&[]).await.unwrap();
+        let failure = instance.load::<Kvs>(&[]).await.unwrap_err().to_string();
+        instance.stop().await;
+        for word in ["the newest checkpoint on 1970-01-01T00:00:01Z", "--recovery=", "flux fsck"] {
+            assert!(failure.contains(word), "{failure}");
+        }
+        let db = Connection::open(&file).unwrap();
+        assert_eq!(checkpoints(&db), before);
+        drop(db);
+        let recovery = [("broker.recovery-mode", "1")];
+        let instance = Instance::bare(dir.path(), &recovery).all(&[]).await.unwrap();
+        assert_eq!(instance.get("a").await.unwrap(), b"1");
+        instance.stop().await;
+        // Its own checkpoint is the newest now.
         let instance = Instance::start(dir.path()).await;
         assert_eq!(instance.get("a").await.unwrap(), b"1");
         instance.stop().await;

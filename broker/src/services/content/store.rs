@@ -105,9 +105,9 @@ impl Content {
         self.rank == 0 && self.backing && self.cache.dirty_bytes() > self.options.dirty_limit
     }
 
-    /// Send dirty blobs up, also those that failed before.
+    /// Send dirty blobs up, also those that failed before. That it is over is known when one has
+    /// been stored: until then nothing is taken beyond the limit.
     pub(super) fn resume_stores(&mut self, context: &Context<Self>) {
-        self.trouble = None;
         self.start_stores(context);
     }
 

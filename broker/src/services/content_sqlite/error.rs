@@ -18,6 +18,9 @@ pub(super) enum StoreError {
     NoDatabase { path: PathBuf, reason: String },
     #[error("{} is damaged: {reason}; move it away, and restore it from a dump", path.display())]
     Corrupt { path: PathBuf, reason: String },
+    #[error("{} is {what}, and {} shows that it was not: remove {} to begin with an empty store, \
+        or restore it from a dump", path.display(), trace.display(), remedy.display())]
+    Emptied { path: PathBuf, what: &'static str, trace: PathBuf, remedy: PathBuf },
     #[error("{} holds {holds} content, but content.hash is {wanted}", path.display())]
     HashType { path: PathBuf, holds: HashType, wanted: HashType },
     #[error("{}: {error}", path.display())]
@@ -52,6 +55,7 @@ impl StoreError {
             StoreError::Closed => Errno::ENOSYS,
             StoreError::NoDatabase { .. }
             | StoreError::Corrupt { .. }
+            | StoreError::Emptied { .. }
             | StoreError::HashType { .. }
             | StoreError::BadCheckpoint { .. }
             | StoreError::Invalid(_) => Errno::EINVAL,

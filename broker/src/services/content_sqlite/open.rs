@@ -76,6 +76,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// like a database when old.
 fn prepare_file(path: &Path) -> Result<Found, StoreError> {
     let file_error = |error| StoreError::File { path: path.to_owned(), error };
+    let (existed, size) = path.metadata().map_or((false, 0), |file| (true, file.len()));
+    check_log_has_its_file(path, size)?;
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -92,7 +94,43 @@ fn prepare_file(path: &Path) -> Result<Found, StoreError> {
         let reason = "it does not begin like an SQLite 3 file".to_owned();
         return Err(StoreError::NoDatabase { path: path.to_owned(), reason });
     }
+    if size == 0 && existed {
+        check_that_it_is_new(path)?;
+    }
     Ok(Found { size, unclean })
+}
+
+/// An empty file may be a new one, or what a crash or a slip has left of an old one. The first
+/// start leaves a database there, and what comes after it these folders.
+fn check_that_it_is_new(path: &Path) -> Result<(), StoreError> {
+    let folders = ["dump", "plugin-cache"].map(|name| path.with_file_name(name));
+    match folders.into_iter().find(|folder| folder.exists()) {
+        None => Ok(()),
+        Some(trace) => Err(StoreError::Emptied {
+            path: path.to_owned(),
+            what: "empty",
+            trace,
+            remedy: path.to_owned(),
+        }),
+    }
+}
+
+/// SQLite throws away the log of a file that is not there or empty. It may have all that there was.
+fn check_log_has_its_file(path: &Path, size: u64) -> Result<(), StoreError> {
+    let log = beside(path, "-wal");
+    let (what, remedy) = match path.exists() {
+        true => ("empty", path),
+        false => ("missing", &*log),
+    };
+    match size == 0 && log.metadata().is_ok_and(|log| log.len() > 0) {
+        false => Ok(()),
+        true => Err(StoreError::Emptied {
+            path: path.to_owned(),
+            what,
+            trace: log.clone(),
+            remedy: remedy.to_owned(),
+        }),
+    }
 }
 
 fn connect(options: &Options) -> rusqlite::Result<Connection> {

@@ -1,6 +1,6 @@
 //! The namespace of a job in the KVS, from its creation until it moves to the primary one.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use flux_protocol::blobref::{Blobref, HashType};
 use flux_protocol::errno::Errno;
@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::handle::Handle;
 use crate::log::Severity;
+
+/// After a commit for which there was no room.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A namespace that exists.
 #[derive(Debug)]
@@ -79,6 +82,24 @@ impl Guest {
         Ok(())
     }
 
+    /// [`Guest::commit`], when there is room for it: what a job has done is not known elsewhere. Who
+    /// finds the disk full says so, once for all jobs.
+    async fn commit_in_the_end(
+        &self,
+        handle: &Handle,
+        namespace: &str,
+        ops: Vec<kvs::Op>,
+    ) -> Result<(), Failure> {
+        loop {
+            match self.commit(handle, namespace, ops.clone()).await {
+                Err(failure) if failure.errno == Errno::ENOSPC => {
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// End the job's `exec.eventlog`. `leader` is what the first shell ended with, if there was one.
     pub(super) async fn close(&self, context: &Context, leader: Option<i32>, status: Option<i32>) {
         let result = async {
@@ -91,7 +112,7 @@ impl Guest {
                 events.push(event_op("complete", Some(&json!({ "status": status })))?);
             }
             events.push(event_op("done", None)?);
-            self.commit(context.handle(), &self.namespace, events).await
+            self.commit_in_the_end(context.handle(), &self.namespace, events).await
         };
         if let Err(failure) = result.await {
             let text = format!("{}: exec.eventlog: {failure}", self.id.f58());
@@ -109,7 +130,7 @@ impl Guest {
             .parse()
             .map_err(|_| Failure::new(Errno::EINVAL, "rootref of the namespace"))?;
         let dirref = Treeobj::dirref(rootref);
-        self.commit(handle, kvs::PRIMARY, vec![self.op(Some(dirref))]).await
+        self.commit_in_the_end(handle, kvs::PRIMARY, vec![self.op(Some(dirref))]).await
     }
 
     pub(super) async fn remove(&self, context: &Context) {

@@ -49,9 +49,19 @@ impl JobManager {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.pending.start_sent = true;
         self.start.pending += 1;
-        self.store.then(context, move |manager: &mut JobManager, context, _| {
-            manager.send_start(context, id);
+        self.store.then(context, move |manager, context, result| {
+            manager.start_once_stored(context, id, result);
         });
+    }
+
+    /// What runs and is not known to after a crash would run a second time.
+    fn start_once_stored(&mut self, context: &Context, id: JobId, result: &Result<(), Failure>) {
+        match result {
+            Ok(()) => self.send_start(context, id),
+            Err(_) => self.store.then_next_time(move |manager, context, result| {
+                manager.start_once_stored(context, id, result);
+            }),
+        }
     }
 
     fn send_start(&mut self, context: &Context, id: JobId) {

@@ -3,8 +3,9 @@
 //! One commit is under way at a time; what is appended meanwhile goes into the next. So a single
 //! job waits for nobody, and a flood of jobs shares commits.
 //!
-//! When a commit does not get onto the disk, the KVS has it all the same, and it is on the disk
-//! with the next one that gets there. Until then no job is taken.
+//! When a commit does not get onto the disk, the KVS may have it all the same, and then it is on
+//! the disk with the next one that gets there. A KVS that has no room for it does not take it: then
+//! it is tried again, with what has come meanwhile behind it. Until then no job is taken.
 
 use std::time::Duration;
 
@@ -115,6 +116,14 @@ impl Store {
         self.commit_later(context);
     }
 
+    /// Run `after` with the next try, for what has heard of a failure.
+    pub(super) fn then_next_time(
+        &mut self,
+        after: impl FnOnce(&mut JobManager, &Context, &Result<(), Failure>) + 'static,
+    ) {
+        self.batch.after.push(Box::new(after));
+    }
+
     /// In a later turn, so that what the same turn appends is in the same commit.
     fn commit_later(&mut self, context: &Context) {
         if !self.committing {
@@ -127,25 +136,45 @@ impl Store {
     fn commit(&mut self, context: &Context) {
         let Batch { ops, after, .. } = self.take();
         let handle = context.handle().clone();
-        let request = commit_request(ops, self.durable);
         // The commit that failed is on the disk once another one is, an empty one too.
-        let retry = self.trouble.is_some();
+        let sync = self.durable && (!ops.is_empty() || self.trouble.is_some());
         self.commits += 1;
         let again = context.clone();
         context.spawn(
             async move {
-                match request.ops.is_empty() && !retry {
-                    true => Ok(()),
-                    false => handle.rpc::<kvs::Commit>(&request).await.map(|_| ()),
+                // Two requests, which the KVS serves together: so it is known which one failed.
+                let commit = commit_request(ops, false);
+                let taken = async {
+                    match commit.ops.is_empty() {
+                        true => Ok(()),
+                        false => handle.rpc::<kvs::Commit>(&commit).await.map(|_| ()),
+                    }
+                };
+                let synced = async {
+                    match sync {
+                        true => {
+                            let request = commit_request(Vec::new(), true);
+                            handle.rpc::<kvs::Commit>(&request).await.map(|_| ())
+                        }
+                        false => Ok(()),
+                    }
+                };
+                let (taken, synced) = tokio::join!(taken, synced);
+                match taken {
+                    Ok(()) => (Vec::new(), synced),
+                    Err(failure) if is_hopeless(&failure) => (Vec::new(), Err(failure)),
+                    Err(failure) => (commit.ops, Err(failure)),
                 }
             },
-            move |manager: &mut JobManager, result: Result<(), Failure>| {
+            move |manager: &mut JobManager, (left, result): (Vec<kvs::Op>, Result<(), Failure>)| {
                 manager.store.committing = false;
+                manager.store.batch.ops.splice(0..0, left);
                 manager.store.heed(&again, &result);
                 for after in after {
                     after(manager, &again, &result);
                 }
-                if !manager.store.batch.is_empty() {
+                // After a failure, the next try is at its time.
+                if !manager.store.batch.is_empty() && result.is_ok() {
                     manager.store.commit_later(&again);
                 }
             },
@@ -208,6 +237,22 @@ impl Batch {
             });
         }
     }
+}
+
+/// The KVS will never take it, whatever room there is.
+fn is_hopeless(failure: &Failure) -> bool {
+    use flux_protocol::errno::Errno;
+    let never = [
+        Errno::EINVAL,
+        Errno::ENOTDIR,
+        Errno::EISDIR,
+        Errno::ENOENT,
+        Errno::EPERM,
+        Errno::EPROTO,
+        Errno::EFBIG,
+        Errno::ENOTSUP,
+    ];
+    never.contains(&failure.errno)
 }
 
 fn commit_request(ops: Vec<kvs::Op>, sync: bool) -> kvs::CommitRequest {

@@ -201,7 +201,8 @@ fn fail_synced(synced: Vec<Synced>, failure: &Failure) -> Vec<String> {
     names
 }
 
-/// The newest checkpoint whose root is in the content store; nothing when there never was one.
+/// The newest checkpoint; nothing when there never was one. One whose root is damaged or gone is
+/// passed over in recovery mode alone: what was stored since the one before it was answered for.
 async fn restore(context: &Context<Kvs>) -> Result<Option<(Blobref, i64)>, Failure> {
     let handle = context.handle();
     let list = match handle.rpc::<content::CheckpointGet>(&Empty).await {
@@ -214,28 +215,54 @@ async fn restore(context: &Context<Kvs>) -> Result<Option<(Blobref, i64)>, Failu
             return Err(Failure::new(failure.errno, text));
         }
     };
+    let recovery = context.broker().attrs().get("broker.recovery-mode").is_some();
+    let mut newest = None;
     for checkpoint in &list {
-        match usable(context, checkpoint).await {
-            Ok(rootref) => {
-                let when = match Duration::try_from_secs_f64(checkpoint.timestamp) {
-                    Ok(since) if !since.is_zero() => {
-                        let text = time::utc_micros(SystemTime::UNIX_EPOCH + since);
-                        format!("{}Z", text.get(..19).unwrap_or_default())
-                    }
-                    _ => "N/A".to_owned(),
-                };
+        let when = date(checkpoint);
+        match (usable(context, checkpoint).await, newest) {
+            (Ok(_), Some(failure)) if !recovery => {
+                return Err(passed_over(context, &failure, &when));
+            }
+            (Ok(rootref), _) => {
                 context.log(Severity::Info, format!("restored KVS from checkpoint on {when}"));
                 return Ok(Some((rootref, checkpoint.sequence)));
             }
-            Err(failure) => {
-                let text = format!("checkpoint of {}: {failure}", checkpoint.rootref);
-                context.log(Severity::Err, text);
+            (Err(failure), before) => {
+                let text = format!("checkpoint on {when} of {}: {failure}", checkpoint.rootref);
+                if recovery {
+                    context.log(Severity::Err, text.clone());
+                }
+                newest = before.or(Some(Failure::new(failure.errno, text)));
             }
         }
     }
-    let text =
-        format!("none of {} checkpoints can be restored: restore the KVS from a dump", list.len());
+    let why = newest.map(|failure| failure.to_string()).unwrap_or_default();
+    let text = format!(
+        "none of {} checkpoints can be restored: {why}: restore the KVS from a dump",
+        list.len()
+    );
     Err(Failure::new(Errno::EIO, text))
+}
+
+/// The newest can't be used, and an older one could.
+fn passed_over(context: &Context<Kvs>, failure: &Failure, when: &str) -> Failure {
+    let statedir = context.broker().attrs().get("statedir").unwrap_or_default();
+    let text = format!(
+        "the newest {failure}: restore the KVS from a dump, or start once with \
+         `flux start --recovery={statedir}', which goes back to the checkpoint on {when}, and look \
+         with `flux fsck' what is missing"
+    );
+    Failure::new(failure.errno, text)
+}
+
+fn date(checkpoint: &content::Checkpoint) -> String {
+    match Duration::try_from_secs_f64(checkpoint.timestamp) {
+        Ok(since) if !since.is_zero() => {
+            let text = time::utc_micros(SystemTime::UNIX_EPOCH + since);
+            format!("{}Z", text.get(..19).unwrap_or_default())
+        }
+        _ => "N/A".to_owned(),
+    }
 }
 
 async fn usable(

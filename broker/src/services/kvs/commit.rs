@@ -299,7 +299,7 @@ impl Kvs {
         root.set(root.seq + 1, rootref);
         let current = root.current();
         let keys = changed_keys(&batch.transactions);
-        let count = batch.transactions.len();
+        let count = batch.transactions.iter().filter(|t| !t.ops.is_empty()).count();
         let (mut names, mut synced) = (Vec::new(), Vec::new());
         for transaction in batch.transactions {
             if transaction.flags & SYNC != 0 {
