@@ -17,6 +17,7 @@ use crate::fatal::{Fatal, warn};
 use crate::json::{self, Value};
 use crate::message::{MAX_LEN, Message};
 use crate::privsep::{Child, Parent};
+use crate::session;
 use crate::supervise::{self, Target};
 use crate::sys::{self, User};
 
@@ -68,12 +69,14 @@ pub(crate) fn privileged(
         return Err(Fatal::new("exec: switching to user root not supported"));
     }
     check_shell(conf, message.str("shell")?)?;
-    if conf.wants_pam() {
+    let wants_pam = conf.wants_pam();
+    if wants_pam && !session::IS_BUILT_IN {
         return Err(Fatal::new("exec: pam-support=true, but IMP was built without PAM"));
     }
     child.wait()?;
+    let session = if wants_pam { Some(session::open(&user.name)?) } else { None };
     let own = sys::pid();
-    supervise::run(Target::Process, || {
+    let become_it = || {
         let switched = sys::leave_session()
             .and_then(|()| sys::become_user_with_groups(&user))
             .and_then(|()| sys::die_with_parent(own));
@@ -81,7 +84,8 @@ pub(crate) fn privileged(
             Ok(()) => start(&message, &user),
             Err(error) => Fatal::new(format!("exec: switch to {}: {}", user.name, reason(&error))),
         }
-    })
+    };
+    supervise::run(Target::Process, become_it, || session.into_iter().for_each(session::close))
 }
 
 fn check_caller(caller: &Caller, conf: &Conf) -> Result<(), Fatal> {

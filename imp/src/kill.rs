@@ -1,7 +1,8 @@
 //! `flux-imp kill SIGNAL PID`: a signal to a guest's process, from the owner of the instance.
 //!
 //! The owner may signal what he has started through [`crate::exec`], and nothing else: a process
-//! below a running IMP whose caller he is, that does not run as root.
+//! that does not run as root, and is below a running IMP whose caller he is, or in the control group
+//! of a job that is his.
 
 use flux_sign::secure::reason;
 

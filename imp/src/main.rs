@@ -16,6 +16,7 @@
 //! `[run.NAME]` names.
 
 mod caller;
+mod cgroup;
 mod conf;
 mod environment;
 mod exec;
@@ -27,6 +28,7 @@ mod message;
 mod privsep;
 mod processes;
 mod run;
+mod session;
 mod supervise;
 mod sys;
 mod whoami;

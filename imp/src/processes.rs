@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use crate::sys;
+use crate::cgroup::Cgroup;
+use crate::sys::{self, PidFd};
 
 /// Longest way up from a process that is followed.
 const MAX_DEPTH: usize = 4096;
@@ -17,42 +18,60 @@ struct Entry {
     started: u64,
 }
 
-/// Is it, without being root's, below an IMP that runs on behalf of `owner`?
+/// Is it, without being root's, below an IMP that runs on behalf of `owner`, or in the control
+/// group of a job of his?
 pub(crate) fn is_of_a_job(pid: i32, owner: u32) -> bool {
     let Some(way) = way_up(pid) else { return false };
     let below = way.iter().skip(1).any(|entry| is_imp_of(entry.pid, owner));
+    let of_a_job = below || Cgroup::is_of_a_job(pid, owner);
     let unprivileged = uids(pid).is_some_and(|uids| !uids.contains(&0));
     // A number on the way may have passed to another process meanwhile, but not twice the same.
-    below && unprivileged && way_up(pid).is_some_and(|again| again == way)
+    of_a_job && unprivileged && way_up(pid).is_some_and(|again| again == way)
 }
 
-/// Kill everything that this process has started, directly or not.
-pub(crate) fn kill_descendants() {
+/// Kill everything that this process has started, directly or not, and what else there is in a
+/// control group of its own.
+pub(crate) fn kill_all(cgroup: Option<&Cgroup>) {
     let own = sys::pid();
     // Whoever forks while the list is made is caught next time; nobody outruns this for long.
     for _ in 0..16 {
-        let descendants = descendants(own);
-        if descendants.is_empty() {
+        let mut targets = descendants(own);
+        let more = cgroup.map(Cgroup::members).unwrap_or_default().into_iter();
+        targets.extend(more.filter(|pid| *pid != own).filter_map(entry));
+        targets.retain(|target| !is_zombie(target.pid));
+        if targets.is_empty() {
             return;
         }
-        for pid in descendants {
-            sys::kill(pid, libc::SIGKILL);
+        for target in targets {
+            kill_this(target);
         }
     }
 }
 
-fn descendants(own: i32) -> Vec<i32> {
-    let entries: Vec<Entry> = all();
-    let mut found = vec![own];
-    let mut next = 0;
-    while let Some(parent) = found.get(next).copied() {
-        let children = entries.iter().filter(|entry| entry.parent == parent).map(|e| e.pid);
-        let children: Vec<i32> = children.filter(|pid| !found.contains(pid)).collect();
-        found.extend(children);
-        next += 1;
+/// The process that was seen, and not who may have its number by now.
+fn kill_this(target: Entry) {
+    let Ok(process) = PidFd::open(target.pid) else { return };
+    let same = entry(target.pid).is_some_and(|now| now.started == target.started);
+    if same {
+        // That it is gone is what is wanted.
+        let _ = process.kill(libc::SIGKILL);
     }
-    // What is dead already needs no signal.
-    found.into_iter().skip(1).filter(|pid| !is_zombie(*pid)).collect()
+}
+
+fn descendants(own: i32) -> Vec<Entry> {
+    let entries: Vec<Entry> = all();
+    let mut found: Vec<Entry> = Vec::new();
+    let (mut next, mut parent) = (0, own);
+    loop {
+        let known = |pid: i32| pid == own || found.iter().any(|entry| entry.pid == pid);
+        let children = entries.iter().filter(|entry| entry.parent == parent && !known(entry.pid));
+        let children: Vec<Entry> = children.copied().collect();
+        found.extend(children);
+        match found.get(next) {
+            Some(entry) => (next, parent) = (next + 1, entry.pid),
+            None => return found,
+        }
+    }
 }
 
 fn all() -> Vec<Entry> {

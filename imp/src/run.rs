@@ -43,7 +43,7 @@ pub(crate) fn privileged(
 ) -> Result<i32, Fatal> {
     let run = lookup(caller, conf, message.str("command")?)?;
     child.wait()?;
-    supervise::run(Target::Group, || {
+    let become_it = || {
         let root = sys::user(0).ok_or_else(|| Fatal::new("run: failed to find target user"));
         let switched = root.and_then(|root| {
             sys::become_root_entirely(&root)
@@ -53,7 +53,8 @@ pub(crate) fn privileged(
             Ok(()) => start(caller, &run, &message),
             Err(fatal) => fatal,
         }
-    })
+    };
+    supervise::run(Target::Group, become_it, || ())
 }
 
 fn lookup<'a>(caller: &Caller, conf: &'a Conf, name: &str) -> Result<RunConf<'a>, Fatal> {

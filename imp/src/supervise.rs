@@ -4,8 +4,11 @@
 //! the IMP passes on what it receives; SIGUSR1 stands for SIGKILL, which nobody can pass on, and
 //! goes to everything that was started.
 
+use std::process::ExitStatus;
+
 use flux_sign::secure::reason;
 
+use crate::cgroup::Cgroup;
 use crate::fatal::Fatal;
 use crate::processes;
 use crate::sys::{self, Forked};
@@ -29,14 +32,25 @@ const FORWARDED: [i32; 8] = [
     libc::SIGTTOU,
 ];
 
-/// Run `become_it`, which does not return unless it fails, in a new process, until its end.
-pub(crate) fn run(target: Target, become_it: impl FnOnce() -> Fatal) -> Result<i32, Fatal> {
+/// Run `become_it`, which does not return unless it fails, in a new process, until its end, and
+/// `at_end` after that.
+pub(crate) fn run(
+    target: Target,
+    become_it: impl FnOnce() -> Fatal,
+    at_end: impl FnOnce(),
+) -> Result<i32, Fatal> {
     // Before there is a process to pass signals on to, they wait.
     sys::block_signals();
     // What the process leaves behind becomes ours: it can still be found and killed.
     sys::adopt_orphans();
-    let forked = sys::fork();
-    match forked.map_err(|error| Fatal::new(format!("fork: {}", reason(&error))))? {
+    let forked = match sys::fork() {
+        Ok(forked) => forked,
+        Err(error) => {
+            at_end();
+            return Err(Fatal::new(format!("fork: {}", reason(&error))));
+        }
+    };
+    match forked {
         Forked::Child => {
             if target == Target::Group {
                 sys::lead_group(0);
@@ -51,29 +65,49 @@ pub(crate) fn run(target: Target, become_it: impl FnOnce() -> Fatal) -> Result<i
                 // Both do it, so that it is done before either goes on.
                 sys::lead_group(pid);
             }
-            Ok(follow(pid, target))
+            let cgroup = Cgroup::own();
+            let status = follow(pid, target, cgroup.as_ref());
+            if cgroup.is_some() {
+                // The job has a place of its own, which is free for another when nobody is there.
+                wait_for_orphans(cgroup.as_ref());
+            }
+            at_end();
+            Ok(end_as(status))
         }
     }
 }
 
-fn follow(pid: i32, target: Target) -> i32 {
+fn follow(pid: i32, target: Target, cgroup: Option<&Cgroup>) -> ExitStatus {
     loop {
         match sys::next_signal(&FORWARDED) {
             libc::SIGCHLD => {
                 while let Some((ended, status)) = sys::reap() {
                     if ended == pid {
-                        return end_as(status);
+                        return status;
                     }
                 }
             }
-            libc::SIGUSR1 => processes::kill_descendants(),
+            libc::SIGUSR1 => processes::kill_all(cgroup),
             signal => sys::kill(if target == Target::Group { -pid } else { pid }, signal),
         }
     }
 }
 
+/// Until nothing is left of what was started. SIGUSR1 kills that; other signals were for the shell.
+fn wait_for_orphans(cgroup: Option<&Cgroup>) {
+    loop {
+        while sys::reap().is_some() {}
+        if !sys::has_children() {
+            return;
+        }
+        if sys::next_signal(&FORWARDED) == libc::SIGUSR1 {
+            processes::kill_all(cgroup);
+        }
+    }
+}
+
 /// With the same code, or by the same signal.
-fn end_as(status: std::process::ExitStatus) -> i32 {
+fn end_as(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => code,

@@ -1,6 +1,9 @@
 //! What the system is asked for that Rust's standard library does not offer. All unsafe code of
-//! the IMP is here.
+//! the IMP is here, and in `pam`, where that is built in.
 #![allow(unsafe_code)]
+
+#[cfg(feature = "pam")]
+pub(crate) mod pam;
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -180,6 +183,14 @@ pub(crate) fn reap() -> Option<(i32, ExitStatus)> {
     match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) } {
         pid if pid > 0 => Some((pid, ExitStatus::from_raw(status))),
         _ => None,
+    }
+}
+
+/// Is there a child that has not been reaped?
+pub(crate) fn has_children() -> bool {
+    // SAFETY: nothing is written. It fails without children alone.
+    unsafe {
+        libc::waitid(libc::P_ALL, 0, null_mut(), libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) == 0
     }
 }
 
