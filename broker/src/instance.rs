@@ -89,6 +89,8 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     set_general_attrs(&attrs, rank, size);
     let owner = Userid(getuid().as_raw());
     let broker = Broker::new(rank, size, owner, attrs, config);
+    broker.log().check_opened().map_err(StartError::LogAttr)?;
+    name_process(rank);
     parent::set_attrs(broker.attrs(), broker.environment());
     for warning in broker.config().warnings() {
         broker.log().append(Severity::Warning, "config", &warning);
@@ -132,6 +134,16 @@ fn load_config(options: &Options, attrs: &Attrs) -> Result<Config, StartError> {
     }
     config.check()?;
     Ok(config)
+}
+
+/// As process listings show it: whoever looks for a broker looks for one of them.
+fn name_process(rank: u32) {
+    // A name is cut to what the kernel keeps of it.
+    let named = std::ffi::CString::new(format!("flux-broker-{rank}"));
+    if let Ok(name) = named {
+        // It is a convenience; the broker does without.
+        let _ = nix::sys::prctl::set_name(&name);
+    }
 }
 
 /// What the owner may set while the broker runs, beside the attributes of the log.

@@ -43,6 +43,8 @@ pub struct Logger {
     settings: Cell<Settings>,
     ring: RefCell<Ring>,
     outlets: RefCell<Outlets>,
+    /// What could not be opened at the start, and why.
+    unopened: RefCell<Option<(String, std::io::Error)>>,
     counts: Cell<Counts>,
     subscribers: RefCell<Vec<mpsc::UnboundedSender<Record>>>,
     /// Told of every line.
@@ -171,24 +173,37 @@ impl Logger {
             settings: Cell::new(Settings::from_attrs(attrs)),
             ring: RefCell::default(),
             outlets: RefCell::default(),
+            unopened: RefCell::default(),
             counts: Cell::default(),
             subscribers: RefCell::default(),
             appended: Notify::new(),
             forward: RefCell::default(),
             unsent: RefCell::default(),
         };
-        logger.attrs_changed(attrs);
+        logger.take_over(attrs);
+        *logger.unopened.borrow_mut() = logger.open_outlets(attrs).err();
         logger
+    }
+
+    /// Whether the log goes where the attributes of the start said; to be asked once.
+    pub fn check_opened(&self) -> Result<(), Failure> {
+        let Some((what, error)) = self.unopened.take() else { return Ok(()) };
+        let errno = error.raw_os_error().map_or(Errno::EIO, |errno| Errno(errno.unsigned_abs()));
+        Err(Failure::new(errno, format!("{what}: {errno}")))
     }
 
     /// Take over what the `log-*` attributes say now.
     pub fn attrs_changed(&self, attrs: &Attrs) {
-        let settings = Settings::from_attrs(attrs);
-        self.settings.set(settings);
-        self.ring.borrow_mut().trim(settings.ring_size);
+        self.take_over(attrs);
         if let Err((what, error)) = self.open_outlets(attrs) {
             self.append(Severity::Err, "log", &format!("{what}: {error}"));
         }
+    }
+
+    fn take_over(&self, attrs: &Attrs) {
+        let settings = Settings::from_attrs(attrs);
+        self.settings.set(settings);
+        self.ring.borrow_mut().trim(settings.ring_size);
     }
 
     fn open_outlets(&self, attrs: &Attrs) -> Result<(), (String, std::io::Error)> {
@@ -197,7 +212,8 @@ impl Logger {
         if outlets.file.as_ref().map(|(name, _)| name) != wanted.as_ref() {
             outlets.file = None;
             if let Some(name) = wanted {
-                let file = LogFile::open(Path::new(&name)).map_err(|e| (name.clone(), e))?;
+                let file = LogFile::open(Path::new(&name));
+                let file = file.map_err(|e| (format!("log-filename: '{name}'"), e))?;
                 outlets.file = Some((name, file));
             }
         }
@@ -205,7 +221,8 @@ impl Logger {
             outlets.syslog = None;
         } else if outlets.syslog.is_none() {
             let syslog = Syslog::open(attrs.get("jobid-path").as_deref());
-            outlets.syslog = Some(syslog.map_err(|e| ("syslog".to_owned(), e))?);
+            outlets.syslog =
+                Some(syslog.map_err(|e| ("log-syslog-enable: /dev/log".to_owned(), e))?);
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod alloc;
+pub(crate) mod archive;
 pub(crate) mod attr;
 pub(crate) mod batch;
 pub(crate) mod bench;
@@ -30,6 +31,7 @@ pub(crate) mod jobtap;
 pub(crate) mod keygen;
 pub(crate) mod kvs;
 pub(crate) mod logger;
+pub(crate) mod lptest;
 pub(crate) mod mini;
 pub(crate) mod module;
 pub(crate) mod multi_prog;

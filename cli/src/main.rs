@@ -14,6 +14,7 @@ use options::{Options, Unknown};
 mod archive;
 mod args;
 mod attach;
+mod blobstore;
 mod cmd;
 mod context;
 mod descriptor;

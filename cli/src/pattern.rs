@@ -15,18 +15,26 @@ pub(crate) struct PatternError {
 impl Pattern {
     /// `/REGEX/` or `/REGEX` matches names that begin so, anything else is a glob for whole names.
     pub(crate) fn compile(text: &str) -> Result<Pattern, PatternError> {
-        let regex = match text.strip_prefix('/') {
-            Some(regex) => format!("^(?:{})", regex.trim_end_matches('/')),
-            None => translate(text),
-        };
-        let error =
-            |e: regex_lite::Error| PatternError { pattern: text.to_owned(), reason: e.to_string() };
-        Regex::new(&regex).map(Pattern).map_err(error)
+        match text.strip_prefix('/') {
+            Some(regex) => new(text, &format!("^(?:{})", regex.trim_end_matches('/'))),
+            None => Pattern::glob(text),
+        }
+    }
+
+    /// A glob for whole names, which may be paths.
+    pub(crate) fn glob(text: &str) -> Result<Pattern, PatternError> {
+        new(text, &translate(text))
     }
 
     pub(crate) fn matches(&self, name: &str) -> bool {
         self.0.is_match(name)
     }
+}
+
+fn new(text: &str, regex: &str) -> Result<Pattern, PatternError> {
+    let error =
+        |e: regex_lite::Error| PatternError { pattern: text.to_owned(), reason: e.to_string() };
+    Regex::new(regex).map(Pattern).map_err(error)
 }
 
 /// A glob as a regular expression. A bracket that is not closed stands for itself.

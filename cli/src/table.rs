@@ -57,6 +57,7 @@ commands! {
     "bench" Builtin cmd::bench::Bench: "Measure how fast this instance is";
     "admin" Argparse cmd::admin::Admin: "Flux administration subcommands";
     "alloc" Argparse cmd::alloc::Alloc: "Allocate a new instance for interactive use";
+    "archive" Builtin cmd::archive::Archive: "Flux KVS file archive utility";
     "batch" Argparse cmd::batch::Batch: "Enqueue a batch script";
     "broker" Builtin cmd::broker::Broker: "Run a Flux message broker";
     "cancel" Argparse cmd::cancel::Cancel: "Cancel pending or running jobs with an optional exception note.";
@@ -85,6 +86,7 @@ commands! {
     "keygen" Optparse cmd::keygen::Keygen: "Generate a certificate for the overlay network";
     "kvs" Optparse cmd::kvs::Kvs: "Flux key-value store utility";
     "logger" Optparse cmd::logger::Logger: "Create a Flux log entry";
+    "lptest" Builtin cmd::lptest::Lptest: "Generate a ripple test pattern";
     "lsattr" Builtin cmd::attr::Lsattr: "List broker attributes";
     "mini" Argparse cmd::mini::Mini: "Submit jobs, by the names of old";
     "module" Optparse cmd::module::Module: "Manage Flux extension modules";

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use flux_client::{Client, Pending};
 use flux_protocol::blobref::Blobref;
+use flux_protocol::errno::Errno;
 use flux_protocol::message::Nodeid;
 use flux_protocol::payload::Raw;
 use flux_protocol::rpc::{content, content_backing};
@@ -36,12 +37,33 @@ pub(crate) trait Visitor {
         Ok(true)
     }
 
+    /// There is something at a path; all that is in the tree is told of, below the root.
+    fn found(&mut self, _: &str) {}
+
     fn value(&mut self, path: &str, pieces: &[Bytes]) -> Result<(), Failure>;
 
     fn symlink(&mut self, path: &str, link: &Symlink) -> Result<(), Failure>;
 
     /// Something can't be read.
     fn broken(&mut self, path: &str, reason: String) -> Result<(), Failure>;
+
+    /// Some blobs of a value can't be loaded; each is named by where it is among them.
+    fn value_lost(
+        &mut self,
+        path: &str,
+        _: &[Blobref],
+        lost: &[(usize, Errno)],
+    ) -> Result<(), Failure> {
+        match lost.first() {
+            Some((at, errno)) => self.broken(path, format!("missing blobref {at}: {errno}")),
+            None => Ok(()),
+        }
+    }
+
+    /// A directory can't be loaded.
+    fn directory_lost(&mut self, path: &str, errno: Errno) -> Result<(), Failure> {
+        self.broken(path, format!("could not load content: {errno}"))
+    }
 }
 
 struct Node {
@@ -78,19 +100,17 @@ impl Walk<'_> {
             }
             let Some((node, pieces)) = loading.pop_front() else { return Ok(()) };
             let mut blobs = Vec::with_capacity(pieces.len());
-            let mut failed = None;
+            let mut lost = Vec::new();
             for (at, piece) in pieces.into_iter().enumerate() {
                 match piece.await {
                     Ok(Raw(blob)) => blobs.push(blob),
-                    Err(error) => failed = failed.or(Some((at, error.errno()))),
+                    Err(error) => lost.push((at, error.errno())),
                 }
             }
-            match (&node.what, failed) {
-                (Reference::Value(_), Some((at, errno))) => {
-                    visitor.broken(&node.path, format!("missing blobref {at}: {errno}"))?;
-                }
+            match (&node.what, lost.first()) {
+                (Reference::Value(all), Some(_)) => visitor.value_lost(&node.path, all, &lost)?,
                 (Reference::Dir(_), Some((_, errno))) => {
-                    visitor.broken(&node.path, format!("could not load content: {errno}"))?;
+                    visitor.directory_lost(&node.path, *errno)?;
                 }
                 (Reference::Value(_), None) => visitor.value(&node.path, &blobs)?,
                 (Reference::Dir(_), None) => {
@@ -126,6 +146,7 @@ impl Walk<'_> {
                     true => name,
                     false => format!("{path}{}{name}", self.separator),
                 };
+                visitor.found(&path);
                 match object {
                     Treeobj::Val(data) => match data.decode() {
                         Ok(data) => visitor.value(&path, &[data.into()])?,

@@ -136,6 +136,23 @@ tar -tf dump.tar | grep here
     assert_eq!(said, "3\n129\nhere\n");
 }
 
+/// A client that comes to a proxy whose instance has gone is told, and does not wait.
+#[test]
+fn a_proxy_without_its_instance_refuses_clients() {
+    let said = run("
+id=$(flux batch -n1 --wrap sleep 3600)
+flux uri --wait $id >/dev/null
+cat >inside.sh <<'END'
+flux --parent cancel $(flux getattr jobid)
+while flux getattr jobid >/dev/null; do sleep 0.1; done
+echo refused
+END
+flux proxy --nohup $id sh ./inside.sh 2>err
+grep -c 'Lost connection' err
+");
+    assert_eq!(said, "refused\n1\n");
+}
+
 #[test]
 fn instances_nest_and_know_their_level_their_resources_and_their_parent() {
     let said = run("

@@ -103,6 +103,32 @@ fn test_hosts_and_cliques_are_what_the_brokers_believe() {
     }
 }
 
+#[test]
+fn a_log_that_can_not_be_written_ends_the_start() {
+    let tmp = tempfile::tempdir().unwrap();
+    for name in ["", "/nonexistent/log"] {
+        let output = start(&[&format!("-Slog-filename={name}"), "true"], tmp.path());
+        let error = format!("log-filename: '{name}': No such file or directory");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains(&error), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn who_repairs_an_instance_from_a_shell_is_told_where_it_is() {
+    let tmp = tempfile::tempdir().unwrap();
+    let state = tmp.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let state = state.display().to_string();
+    let started = start(&["-s", "1", &format!("-Sstatedir={state}"), "true"], tmp.path());
+    assert!(started.status.success(), "{started:?}");
+    // The shell ends at once, as there is nothing to read.
+    let output = start(&["-s", "1", &format!("--recovery={state}")], tmp.path());
+    let said = text(&output.stdout);
+    assert!(said.contains("| Entering Flux recovery mode."), "{output:?}");
+    assert!(said.contains(&format!("| statedir           {state}\n")), "{said}");
+}
+
 /// A `flux start` whose brokers are started and killed one by one.
 struct Controlled {
     dir: tempfile::TempDir,
@@ -142,6 +168,7 @@ impl Controlled {
             let request = Request::new(topic).payload(encode_json(&request).unwrap());
             client.rpc_raw(request).await.map_err(|error| error.errno().0)
         })?;
+        assert!(answer.cred.is_owner(), "clients of flux-core drop a response without a role");
         let payload = answer.payload.as_ref();
         Ok(payload.map_or(Value::Null, |payload| decode_json(Some(payload)).unwrap()))
     }

@@ -77,7 +77,123 @@ echo $?
     assert_eq!(
         said,
         "Checking integrity of checkpoint fro\nflux-fsck: Total errors: 0\n2\n\
-         flux-fsck: bad: missing blobref 0: No such file or directory\n\
+         flux-fsck: bad: missing blobref(s)\n\
          flux-fsck: Total errors: 1\n1\nflux-fsck: none: invalid blobref specified\n1\n"
+    );
+}
+
+/// What is missing is cut out, and what is left of a value is in lost+found.
+#[test]
+fn a_store_with_missing_blobs_is_repaired() {
+    let said = run(r#"
+missing=sha1-0123456789012345678901234567890123456789
+job=job.0000.0000.0000
+for key in a.value $job.0001.log; do
+    for n in 1 2 3; do flux kvs put --append $key=$(printf %0500d $n); done
+done
+flux kvs put $job.0001.R=r $job.0001.guest.x=y $job.0002.R=r kept=yes
+for key in a.value $job.0001.log; do
+    bad=$(flux kvs get --treeobj $key | sed "s/sha1-[0-9a-f]*/$missing/2")
+    flux kvs put --treeobj $key="$bad"
+done
+flux kvs put --treeobj gone='{"ver":1,"type":"dirref","data":["'$missing'"]}'
+flux kvs sync
+flux fsck --repair
+for module in job-manager job-ingest job-info job-list job-exec sched-simple resource cron; do
+    flux module remove -f $module
+done
+flux module remove -f kvs-watch
+flux module remove kvs
+flux fsck --repair --job-aware 2>err | cut -c1-36 >out
+sed 's/ to sha1-.*//' err
+cat out
+flux fsck -q
+echo $?
+flux module load kvs
+flux kvs get lost+found.a.value | tr -d 0
+flux kvs get lost+found.$job.0001.log | tr -d 0
+flux kvs get lost+found.$job.0001.R lost+found.$job.0001.guest.x kept $job.0002.R
+flux kvs ls $job
+flux kvs ls a
+flux kvs ls gone
+true
+"#);
+    assert_eq!(
+        said,
+        "flux-fsck: please unload kvs module before using --repair
+flux-fsck: gone: missing dirref blobref
+flux-fsck: gone unlinked due to missing blobref
+flux-fsck: a.value: missing blobref(s)
+flux-fsck: a.value repaired and moved to lost+found
+flux-fsck: job.0000.0000.0000.0001.log: missing blobref(s)
+flux-fsck: job.0000.0000.0000.0001.log repaired and moved to lost+found
+flux-fsck: job.0000.0000.0000.0001 moved to lost+found
+flux-fsck: Updated primary checkpoint
+flux-fsck: Total errors: 3
+flux-fsck: Total repairs: 2
+flux-fsck: Total unlinked directories: 1
+Checking integrity of checkpoint fro
+0
+13
+13
+r
+y
+yes
+r
+0002
+gone: No such file or directory
+"
+    );
+}
+
+#[test]
+fn the_instance_in_a_job_of_another_batch_system_is_found() {
+    let said = run(r#"
+bin=$PWD/bin
+mkdir $bin
+cat >$bin/scontrol <<END
+#!/bin/sh
+test -z "\$AWAY" || exit 1
+echo PID JOBID STEPID LOCALID GLOBALID
+echo 1 7 0 1 1
+echo $$ 7 0 0 0
+END
+cat >$bin/squeue <<'END'
+#!/bin/sh
+echo $NODES
+END
+cat >$bin/srun <<'END'
+#!/bin/sh
+echo ssh://$4/run/x
+END
+cat >$bin/csm <<'END'
+#!/bin/sh
+printf 'compute_nodes:\n - n3\n - n2\n'
+END
+cat >$bin/ssh <<'END'
+#!/bin/sh
+echo ssh://$1/run/$(basename $2)/$3/$5
+END
+chmod +x $bin/*
+export PATH=$bin:$PATH CSM_ALLOCATION_QUERY=$bin/csm FLUX_SSH=$bin/ssh FLUX_SSH_RCMD=/x/flux
+test "$(flux uri --local slurm:7)" = "$FLUX_URI" && echo here
+AWAY=1 NODES=n[4-5] flux uri slurm:7
+AWAY=1 flux uri slurm:7
+flux uri lsf:8
+flux uri 'lsf:8?is_compute'
+LSB_JOBID=8 flux start sh -c 'flux uri "lsf:8?is_compute"' | grep -c ssh://
+flux uri 'slurm:7?local&remote'
+true
+"#);
+    assert_eq!(
+        said,
+        "here
+ssh://n4/run/x
+flux-uri: ERROR: empty nodelist returned for Slurm job 7
+ssh://n2/run/flux/uri/'lsf:8?is_compute'
+flux-uri: ERROR: no Flux broker of LSF job 8 runs here
+1
+flux-uri: ERROR: only one of 'local' and 'remote' can be asked for
+"
     );
 }

@@ -18,6 +18,7 @@
 //! here is ever dropped for lack of room, so a caller that opens a stream should also read it.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 mod client;
 mod connect;
 mod error;

@@ -184,6 +184,10 @@ impl Client {
     /// Guests own the names that begin with their user id.
     fn add_service(&self, message: &Message) -> Result<(), Failure> {
         let request: AddService = decode_json(message.payload.as_ref())?;
+        // Behind the first dot of a topic is the method.
+        if request.service.contains('.') {
+            return Err(Errno::EINVAL.into());
+        }
         let own = format!("{}-", message.cred.userid);
         if !message.cred.is_owner() && !request.service.starts_with(&own) {
             return Err(Errno::EPERM.into());

@@ -7,6 +7,7 @@
 mod cache;
 mod flush;
 mod load;
+mod mapped;
 mod options;
 mod store;
 
@@ -18,10 +19,11 @@ use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::payload::{Empty, Raw};
 use flux_protocol::rpc::content as rpc;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::cache::Cache;
 use self::flush::Flush;
+use self::mapped::Mapped;
 use self::options::Options;
 use self::store::Taken;
 use crate::attrs::Access;
@@ -42,6 +44,8 @@ pub struct Content {
     hash: HashType,
     options: Options,
     cache: Cache,
+    /// On rank 0.
+    mapped: Mapped,
     /// Requests for blobs that were asked for above.
     loading: HashMap<Blobref, Vec<Call<Raw>>>,
     /// Above rank 0: requests to store blobs that are on their way.
@@ -80,6 +84,7 @@ impl Service for Content {
             hash,
             options: Options::from_args(args)?,
             cache: Cache::default(),
+            mapped: Mapped::default(),
             loading: HashMap::new(),
             storing: HashMap::new(),
             throttled: VecDeque::new(),
@@ -107,8 +112,8 @@ impl Service for Content {
             .reply::<rpc::UnregisterBacking>(Content::unregister_backing)
             .serve::<rpc::CheckpointGet>(Content::checkpoint_get)
             .serve::<rpc::CheckpointPut>(Content::checkpoint_put)
-            .reply::<rpc::MmapAdd>(Content::mmap_add)
-            .reply::<rpc::MmapRemove>(Content::mmap_remove)
+            .serve::<rpc::MmapAdd>(Content::mmap_add)
+            .reply::<rpc::MmapRemove>(Content::mmap_forget)
     }
 }
 
@@ -131,7 +136,7 @@ impl Content {
         _: Empty,
         _: &Sender,
     ) -> Result<rpc::StatsResponse, Failure> {
-        let mmap = if self.rank == 0 { json!({"tags": {}, "blobs": 0}) } else { Value::Null };
+        let mmap = if self.rank == 0 { self.mapped.stats() } else { Value::Null };
         Ok(rpc::StatsResponse {
             count: (self.cache.len() + self.loading.len()) as u64,
             valid: self.cache.len() as u64,
@@ -188,28 +193,17 @@ impl Content {
         Ok(Empty)
     }
 
-    /// Mapped files are not offered: a blob that changes under its digest is no blob.
-    fn mmap_add(
+    fn mmap_forget(
         &mut self,
         _: &Context<Self>,
-        request: rpc::MmapAddRequest,
-        _: &Sender,
-    ) -> Result<Value, Failure> {
-        if self.rank != 0 {
-            let text = "content may only be mmapped on rank 0";
-            return Err(Failure::new(Errno::EINVAL, text));
-        }
-        let text = format!("{}: mapped files are not supported, archive a copy", request.path);
-        Err(Failure::new(Errno::ENOTSUP, text))
-    }
-
-    fn mmap_remove(
-        &mut self,
-        _: &Context<Self>,
-        _: rpc::MmapRemoveRequest,
+        request: rpc::MmapRemoveRequest,
         _: &Sender,
     ) -> Result<Empty, Failure> {
-        if self.rank == 0 { Ok(Empty) } else { Err(Errno::EINVAL.into()) }
+        if self.rank != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        self.mmap_remove(&request.tag);
+        Ok(Empty)
     }
 
     /// See to the size of the cache after it has grown.

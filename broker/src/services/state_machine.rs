@@ -4,6 +4,7 @@
 
 mod actions;
 mod quorum;
+mod recovery;
 
 use std::rc::Rc;
 use std::time::Instant;

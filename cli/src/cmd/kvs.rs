@@ -101,7 +101,7 @@ impl NamespaceOption {
     }
 }
 
-fn namespace<'a>(option: Option<&'a str>, context: &'a Context) -> &'a str {
+pub(super) fn namespace<'a>(option: Option<&'a str>, context: &'a Context) -> &'a str {
     option.or_else(|| context.env.get("FLUX_KVS_NAMESPACE")).unwrap_or(PRIMARY)
 }
 

@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getuid, mkdtemp};
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,22 +62,23 @@ impl Proxy {
         let path = socket.dir.join("local");
         let listener =
             UnixListener::bind(&path).map_err(|e| Failure::of(path.display(), strerror(&e)))?;
+        let mut listener = Some(listener);
         let terminal = terminal_state();
         let mut child = self.start(&context, &path, &address)?;
         // The terminal's signals are for the child.
         let mut interrupts = signal(SignalKind::interrupt()).map_err(Failure::new)?;
         let mut quits = signal(SignalKind::quit()).map_err(Failure::new)?;
-        let mut lost = false;
         let status = loop {
             tokio::select! {
                 status = child.wait() => break status.map_err(Failure::new)?,
-                accepted = listener.accept(), if !lost => {
+                accepted = accept(listener.as_ref()) => {
                     if let Ok((stream, _)) = accepted {
                         tokio::spawn(serve(stream, upstream.clone(), self.reconnect));
                     }
                 }
-                reason = flux.closed(), if !lost && !self.reconnect => {
-                    lost = true;
+                reason = flux.closed(), if listener.is_some() && !self.reconnect => {
+                    // Who comes now is refused, rather than left to wait for nobody.
+                    listener = None;
                     eprintln!("flux-proxy: Lost connection to Flux: {reason}");
                     if !self.nohup {
                         eprintln!("flux-proxy: Sending SIGHUP to child processes");
@@ -87,7 +89,7 @@ impl Proxy {
                 _ = quits.recv() => {}
             }
         };
-        if lost {
+        if listener.is_none() {
             restore_terminal(terminal);
         }
         Ok(exit_code(status))
@@ -128,6 +130,13 @@ impl Proxy {
             command.env("FLUX_PROXY_REMOTE", authority);
         }
         command.spawn().map_err(|e| Failure::of(shell, strerror(&e)))
+    }
+}
+
+async fn accept(listener: Option<&UnixListener>) -> std::io::Result<(UnixStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,6 +9,7 @@ use flux_protocol::hostlist::Hostlist;
 use flux_protocol::idset::Idset;
 use flux_protocol::r::{RError, ResourceSet, Resources};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
@@ -298,14 +299,26 @@ fn read_sets() -> Result<Vec<ResourceSet>, Failure> {
     let mut sets = Vec::new();
     for raw in serde_json::Deserializer::from_str(&text).into_iter::<Box<RawValue>>() {
         let raw = raw.map_err(|e| Failure::of("Failed to read an R object", e))?;
-        let set = ResourceSet::decode(raw.get())
-            .map_err(|e| Failure::of("Failed to decode R on stdin", e))?;
-        sets.push(set);
+        sets.push(decode(&raw).map_err(|e| Failure::of("Failed to decode R on stdin", e))?);
     }
     if sets.is_empty() {
         return Err(Failure::of("Failed to read an R object", "standard input is empty"));
     }
     Ok(sets)
+}
+
+/// An instance may do with an R that has no resources; one that is looked at must say so.
+fn decode(raw: &RawValue) -> Result<ResourceSet, String> {
+    let wrong = |e: &dyn std::fmt::Display| e.to_string();
+    let mut value: Value = serde_json::from_str(raw.get()).map_err(|e| wrong(&e))?;
+    let lite = value.pointer_mut("/execution/R_lite");
+    let lite = lite.ok_or("execution.R_lite is missing")?;
+    // Some write no resources this way.
+    if lite.as_object().is_some_and(Map::is_empty) {
+        *lite = Value::Array(Vec::new());
+        return ResourceSet::decode(&value.to_string()).map_err(|e| wrong(&e));
+    }
+    ResourceSet::decode(raw.get()).map_err(|e| wrong(&e))
 }
 
 fn read(path: &str) -> Result<String, Failure> {
@@ -328,4 +341,21 @@ fn print(set: &ResourceSet) -> Outcome {
 fn idset(name: &str, text: &str) -> Result<Idset, Failure> {
     Idset::decode(text)
         .map_err(|_| Failure::new(format_args!("Failed to decode {name}='{text}' as idset")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    #[test]
+    fn an_object_must_say_which_resources_it_has() {
+        let decode = |text: &str| decode(&RawValue::from_string(text.to_owned()).unwrap());
+        for bad in ["{}", r#"{"version": 1}"#, r#"{"version": 1, "execution": {}}"#] {
+            assert_eq!(decode(bad).unwrap_err(), "execution.R_lite is missing");
+        }
+        let empty = r#"{"version": 1, "execution": {"R_lite": {}}}"#;
+        assert!(decode(empty).unwrap().encode().unwrap().contains(r#""R_lite":[]"#));
+    }
 }

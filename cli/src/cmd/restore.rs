@@ -1,21 +1,21 @@
 //! `flux restore`: an archive as a part of the key value store, or as all of it at the next start.
 
-use std::collections::VecDeque;
 use std::collections::btree_map::Entry as Slot;
 
 use clap::Args;
 use flux_client::kvs::Transaction;
-use flux_client::{Client, Pending, RpcError};
-use flux_protocol::blobref::{Blobref, HashType};
+use flux_client::{Client, RpcError};
+use flux_protocol::blobref::Blobref;
 use flux_protocol::errno::Errno;
 use flux_protocol::message::Nodeid;
-use flux_protocol::payload::{Empty, Raw};
+use flux_protocol::payload::Empty;
 use flux_protocol::rpc::{content, content_backing, kvs};
 use flux_protocol::treeobj::{Dir, Treeobj};
 
 use crate::archive::compression::Source;
 use crate::archive::progress::{Progress, Tell, tell};
 use crate::archive::tar::{Kind, Reader};
+use crate::blobstore::Store;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
 
@@ -51,16 +51,6 @@ pub(crate) struct Restore {
     #[arg(long)]
     sd_notify: bool,
     infile: String,
-}
-
-/// Blobs on their way to the store.
-struct Store<'a> {
-    flux: &'a Client,
-    hash: HashType,
-    bypass: bool,
-    window: usize,
-    pending: VecDeque<(Blobref, Pending<Raw>)>,
-    stored: u64,
 }
 
 /// What an archive has become.
@@ -103,14 +93,7 @@ impl Restore {
         let hash = flux.attr("content.hash").await;
         let hash = hash.map_err(|e| Failure::of("getattr content.hash", e))?;
         let hash = hash.parse().map_err(Failure::new)?;
-        let mut store = Store {
-            flux,
-            hash,
-            bypass: self.no_cache,
-            window: self.maxreqs,
-            pending: VecDeque::new(),
-            stored: 0,
-        };
+        let mut store = Store::new(flux, hash, self.no_cache, self.maxreqs);
         let tell = tell(self.verbose, self.quiet);
         let mut progress = Progress::new(flux, "flux-restore", "restored", tell, self.sd_notify);
         let mut reader = Reader::new(source);
@@ -124,7 +107,7 @@ impl Restore {
                 Kind::Other => continue,
                 Kind::Symlink(target) => {
                     insert(&mut root, path, link_to(target))?;
-                    progress.key(format_args!("{path} -> {target}"), Some(store.stored));
+                    progress.key(format_args!("{path} -> {target}"), Some(store.stored()));
                 }
                 Kind::File if self.size_limit.is_some_and(|limit| entry.size > limit) => {
                     let limit = self.size_limit.unwrap_or_default();
@@ -138,13 +121,13 @@ impl Restore {
                         _ => Treeobj::valref(store.put(data).await?),
                     };
                     insert(&mut root, path, object)?;
-                    progress.key(format_args!("{path}"), Some(store.stored));
+                    progress.key(format_args!("{path}"), Some(store.stored()));
                 }
             }
         }
         let root = store.directories(root).await?;
         store.settle(0).await?;
-        progress.end(Some(store.stored));
+        progress.end(Some(store.stored()));
         Ok(Restored { root, timestamp })
     }
 
@@ -183,48 +166,6 @@ impl Restore {
     }
 }
 
-impl Store<'_> {
-    /// Send a blob; its reference is known before the store has answered.
-    async fn put(&mut self, data: Vec<u8>) -> Result<Blobref, Failure> {
-        self.settle(self.window - 1).await?;
-        let blobref = self.hash.hash(&data);
-        let blob = Raw(data.into());
-        let pending = match self.bypass {
-            true => self.flux.start::<content_backing::Store>(Nodeid(0), &blob)?,
-            false => self.flux.start::<content::Store>(Nodeid::ANY, &blob)?,
-        };
-        self.pending.push_back((blobref, pending));
-        Ok(blobref)
-    }
-
-    /// Wait until no more than so many are on their way.
-    async fn settle(&mut self, limit: usize) -> Result<(), Failure> {
-        while self.pending.len() > limit
-            && let Some((blobref, pending)) = self.pending.pop_front()
-        {
-            let failed = |e: &dyn std::fmt::Display| Failure::of("error storing blob", e);
-            let digest = pending.await.map_err(|e| failed(&e.errno()))?.0;
-            if digest != blobref.digest() {
-                return Err(failed(&"it was stored as another blob"));
-            }
-            self.stored += 1;
-        }
-        Ok(())
-    }
-
-    /// Store a directory after all that is in it.
-    async fn directories(&mut self, mut dir: Dir) -> Result<Blobref, Failure> {
-        for object in dir.values_mut() {
-            if let Treeobj::Dir(inner) = object {
-                let inner = std::mem::take(inner);
-                *object = Treeobj::dirref(Box::pin(self.directories(inner)).await?);
-            }
-        }
-        let text = Treeobj::Dir(dir).encode().map_err(Failure::new)?;
-        self.put(text.into_bytes()).await
-    }
-}
-
 /// Put an object where its path says; directories on the way are made.
 fn insert(root: &mut Dir, path: &str, object: Treeobj) -> Result<(), Failure> {
     let mut names = path.split('/').filter(|name| !name.is_empty() && *name != ".").peekable();
@@ -254,7 +195,7 @@ fn link_to(target: &str) -> Treeobj {
     }
 }
 
-async fn kvs_is_running(flux: &Client) -> bool {
+pub(super) async fn kvs_is_running(flux: &Client) -> bool {
     let request = kvs::GetrootRequest { namespace: kvs::PRIMARY.to_owned(), flags: Some(0) };
     let root = flux.rpc::<kvs::Getroot>(Nodeid::ANY, &request).await;
     !matches!(root, Err(RpcError::Refused { errno: Errno::ENOSYS, .. }))

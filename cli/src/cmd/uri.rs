@@ -1,4 +1,7 @@
-//! `flux uri`: the URI of an instance by job id, process id or place in the hierarchy.
+//! `flux uri`: the URI of an instance by job id, process id or place in the hierarchy, or by the
+//! job of another batch system that it runs in.
+
+mod foreign;
 
 use std::path::Path;
 
@@ -19,7 +22,16 @@ use crate::outln;
 const RUNNING: u64 = 16;
 
 #[derive(Debug, Args)]
-#[command(override_usage = "flux-uri [-h] [--remote] [--local] [--wait] TARGET")]
+#[command(
+    override_usage = "flux-uri [-h] [--remote] [--local] [--wait] TARGET",
+    after_help = "Supported resolver schemes:
+  jobid  the instance of a Flux job, by a path of job ids; the default
+  pid    the instance of a local process, or of a broker
+  slurm  the instance that runs in a job of Slurm
+  lsf    the instance that runs in a job of IBM Spectrum LSF
+  local, ssh
+         are URIs already"
+)]
 pub(crate) struct Uri {
     /// convert a local URI to remote
     #[arg(long)]
@@ -48,8 +60,14 @@ pub(crate) enum ResolveError {
     NoUri(String),
     #[error("PID {0} doesn't seem to have a FLUX_URI")]
     NoProcessUri(String),
-    #[error("No resolver for URI scheme {0}: use jobid, pid, local or ssh")]
+    #[error("PID {0} is a flux-broker and no child found: it runs no initial program")]
+    NoChild(String),
+    #[error("No resolver for URI scheme {0}: use jobid, pid, slurm, lsf, local or ssh")]
     Scheme(String),
+    #[error("only one of 'local' and 'remote' can be asked for")]
+    LocalAndRemote,
+    #[error("{0}")]
+    Foreign(String),
     #[error("cannot convert {0} to a {1} URI")]
     Convert(String, &'static str),
     #[error("{0}")]
@@ -81,6 +99,9 @@ pub(crate) async fn resolve(
 ) -> Result<String, ResolveError> {
     let (target, query) = target.split_once('?').unwrap_or((target, ""));
     let asks = |what: &str| query.split('&').any(|part| part == what);
+    if asks("local") && asks("remote") {
+        return Err(ResolveError::LocalAndRemote);
+    }
     let (scheme, rest) = match target.split_once(':') {
         Some((scheme, rest)) => (scheme, rest),
         None => ("jobid", target),
@@ -89,6 +110,9 @@ pub(crate) async fn resolve(
         "local" | "ssh" => target.to_owned(),
         "jobid" => hierarchy(context, rest, wait || asks("wait"), asks("local")).await?,
         "pid" => process(rest)?,
+        "slurm" => foreign::slurm(context, rest)?,
+        "lsf" if asks("is_compute") => foreign::lsf_here(rest)?,
+        "lsf" => foreign::lsf(context, rest)?,
         other => return Err(ResolveError::Scheme(other.to_owned())),
     };
     let force_local = context.env.get("FLUX_URI_RESOLVE_LOCAL").is_some();
@@ -214,7 +238,8 @@ fn process(pid: &str) -> Result<String, ResolveError> {
         true => {
             let children = proc.join(pid).join("task").join(pid).join("children");
             let children = std::fs::read_to_string(children).map_err(|_| missing())?;
-            children.split_whitespace().next().ok_or_else(missing)?.to_owned()
+            let first = children.split_whitespace().next();
+            first.ok_or_else(|| ResolveError::NoChild(pid.to_owned()))?.to_owned()
         }
         false => pid.to_owned(),
     };

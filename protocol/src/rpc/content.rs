@@ -87,7 +87,7 @@ methods! {
     /// ENOSYS: no backing store. ENOENT: no checkpoint yet.
     CheckpointGet: "content.checkpoint-get", Owner, One, Empty => CheckpointGetResponse;
     CheckpointPut: "content.checkpoint-put", Owner, One, CheckpointPutRequest => Empty;
-    /// An array of fileref objects. EINVAL: not rank 0.
+    /// The payload is not looked at. EINVAL: not rank 0, or no regular file.
     MmapAdd: "content.mmap-add", Owner, One, MmapAddRequest => Value;
     MmapRemove: "content.mmap-remove", Owner, One, MmapRemoveRequest => Empty;
 }

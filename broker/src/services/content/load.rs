@@ -7,7 +7,7 @@ use flux_protocol::failure::Failure;
 use flux_protocol::payload::Raw;
 use flux_protocol::rpc::{content as rpc, content_backing as backing};
 
-use super::Content;
+use super::{Content, mapped};
 use crate::call::Call;
 use crate::context::Context;
 use crate::log::Severity;
@@ -19,6 +19,14 @@ impl Content {
         };
         if let Some(data) = self.cache.get(&blobref) {
             return call.reply(&Raw(data));
+        }
+        if let Some(region) = self.mapped.find(&blobref) {
+            let read = mapped::read_or_load(context.handle().clone(), region, blobref, digest);
+            context.spawn(read, move |_, data| match data {
+                Ok(data) => call.reply(&data),
+                Err(failure) => call.fail(failure),
+            });
+            return;
         }
         if self.rank == 0 && !self.backing {
             return call.fail(Errno::ENOENT);

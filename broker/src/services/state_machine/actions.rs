@@ -8,6 +8,7 @@ use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use nix::unistd::Pid;
 
+use super::recovery::{self, RECOVERY_MODE};
 use super::{StateMachine, monitor_parent, quorum};
 use crate::context::Context;
 use crate::life::{Life, Running};
@@ -55,7 +56,7 @@ impl Life {
     }
 
     async fn init(&self, context: &Ctx) -> Event {
-        let recovery = context.broker().attrs().get("broker.recovery-mode").is_some();
+        let recovery = context.broker().attrs().get(RECOVERY_MODE).is_some();
         match self.rc1(context).await {
             Ok(()) => Event::Rc1Success,
             Err(failure) => {
@@ -85,6 +86,9 @@ impl Life {
             return Some(follow_parent(context).await);
         }
         let program = self.initial_program().cloned()?;
+        if program == Script::Shell && context.broker().attrs().get(RECOVERY_MODE).is_some() {
+            recovery::tell(context.broker().attrs());
+        }
         let started = std::time::Instant::now();
         let status = match self.spawn_initial_program(context, &program) {
             Ok(mut child) => child.wait().await,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use flux_protocol::credential::{Credential, Rolemask, Userid};
 use flux_protocol::errno::Errno;
 use flux_protocol::frame;
 use flux_protocol::message::{Kind, Message, text_payload};
@@ -156,7 +157,10 @@ impl Reply {
             },
             Err(errno) => Message::response(&self.request, errno.0, None),
         };
+        // Clients drop what has no role.
+        let userid = Userid(nix::unistd::getuid().as_raw());
+        let cred = Credential { userid, rolemask: Rolemask::OWNER };
         // Who asked may be gone.
-        let _ = self.out.send(response);
+        let _ = self.out.send(Message { cred, ..response });
     }
 }
