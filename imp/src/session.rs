@@ -10,7 +10,7 @@ mod with {
 
     pub(crate) fn open(user: &str) -> Result<Session, Fatal> {
         Session::open(user).map_err(|Failed { call, why }| {
-            warn(&format!("{call}: {why}"));
+            warn(format!("{call}: {why}"));
             Fatal::new("exec: PAM stack failure")
         })
     }
@@ -18,7 +18,7 @@ mod with {
     /// The job is over, and ends as it has ended.
     pub(crate) fn close(session: Session) {
         if let Err(Failed { call, why }) = session.close() {
-            warn(&format!("{call}: {why}"));
+            warn(format!("{call}: {why}"));
         }
     }
 }

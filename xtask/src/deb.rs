@@ -51,7 +51,11 @@ pub(crate) fn build(
     install(package, tree, programs, &stage)?;
     let arch = architecture()?;
     let version = env!("CARGO_PKG_VERSION");
-    write(&stage.join("DEBIAN/control"), control(package, version, &arch).as_bytes(), 0o644)?;
+    // An IMP that was built with the feature `pam` does not start without it.
+    let imp = stage.join("usr/libexec/flux/flux-imp");
+    let libraries: &[&str] = if links(&imp, b"libpam.so.0") { &["libpam0g"] } else { &[] };
+    let control = control(package, version, &arch, libraries);
+    write(&stage.join("DEBIAN/control"), control.as_bytes(), 0o644)?;
     if package.name == "flux-core" {
         for (name, script) in CORE_SCRIPTS {
             write(&stage.join("DEBIAN").join(name), script.as_bytes(), 0o755)?;
@@ -71,7 +75,13 @@ pub(crate) fn build(
     }
 }
 
-fn control(package: &Package, version: &str, arch: &str) -> String {
+/// Does this program, if it is there, name that library?
+fn links(program: &Path, library: &[u8]) -> bool {
+    let bytes = std::fs::read(program).unwrap_or_default();
+    bytes.windows(library.len()).any(|window| window == library)
+}
+
+fn control(package: &Package, version: &str, arch: &str, libraries: &[&str]) -> String {
     let of_ours = |name: &str| PACKAGES.iter().any(|package| package.name == name);
     let with_version = |name: &&str| match of_ours(name) {
         true => format!("{name} (= {version})"),
@@ -79,6 +89,7 @@ fn control(package: &Package, version: &str, arch: &str) -> String {
     };
     let mut needs: Vec<String> = package.needs.iter().map(with_version).collect();
     needs.push("libc6".to_owned());
+    needs.extend(libraries.iter().map(|library| (*library).to_owned()));
     let recommends = match package.recommends {
         [] => String::new(),
         names => format!("Recommends: {}\n", names.join(", ")),
@@ -106,7 +117,7 @@ mod tests {
     #[test]
     fn optional_packages_depend_on_the_core_of_the_same_version() {
         let sched = PACKAGES.iter().find(|package| package.name == "flux-sched").unwrap();
-        let control = control(sched, "1.2.3", "amd64");
+        let control = control(sched, "1.2.3", "amd64", &[]);
         assert!(control.contains("\nDepends: flux-core (= 1.2.3), libc6\n"), "{control}");
         assert!(control.ends_with('\n') && !control.contains("\n\n"), "{control}");
     }

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod imp {
+    mod cgroup;
     mod configuration;
     mod exec;
     mod forgery;
     mod hostile;
     mod inherited;
     mod kill;
+    mod pam;
     mod run;
 }
 
