@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use flux_protocol::idset::Idset;
+
 /// A future on the broker's one thread.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
@@ -12,8 +14,8 @@ pub trait Peers {
     fn joined(&self) -> LocalFuture<Result<(), String>>;
     /// Resolves, with the reason, when the parent is lost after that.
     fn parent_lost(&self) -> LocalFuture<String>;
-    /// Are there children that have not left?
-    fn has_children(&self) -> bool;
+    /// Ranks of the children that have not left.
+    fn children(&self) -> Idset;
     /// Resolves when no child is connected any more.
     fn children_gone(&self) -> LocalFuture<()>;
     /// Let nobody in from now on.
@@ -33,8 +35,8 @@ impl Peers for NoPeers {
     fn parent_lost(&self) -> LocalFuture<String> {
         Box::pin(std::future::pending())
     }
-    fn has_children(&self) -> bool {
-        false
+    fn children(&self) -> Idset {
+        Idset::new()
     }
     fn children_gone(&self) -> LocalFuture<()> {
         Box::pin(std::future::ready(()))

@@ -181,6 +181,43 @@ fn hosts_that_are_waited_for_are_named_until_there_is_a_quorum() {
     system.shutdown();
 }
 
+/// The leader waits for jobs that do not end and for brokers that do not answer, but not for ever.
+#[test]
+fn a_shutdown_goes_on_without_who_does_not_end_in_time() {
+    let mut system = System::configure();
+    let limits = ["-Sbroker.cleanup-timeout=300ms", "-Sbroker.shutdown-timeout=300ms"];
+    let quorum = ["-Sbroker.quorum=2", "-Sbroker.quorum-warn=none"];
+    system.start(&[&limits[..], &quorum].concat());
+    system.start(&[]);
+    system.until("uptime", |said| said.contains(" run "));
+    let stays = system.dir.path().join("stays");
+    let script = format!("trap '' TERM; echo >{0}; while :; do sleep 0.05; done", stays.display());
+    assert!(system.flux(&["submit", "-N1", "sh", "-c", &script]).status.success());
+    let begin = Instant::now();
+    while !stays.exists() {
+        assert!(begin.elapsed() < LIMIT, "{}", system.log(0));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let signal = |child: &Child, signal: &str| {
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    };
+    signal(&system.brokers[1], "-STOP");
+    signal(&system.brokers[0], "-TERM");
+    let begin = Instant::now();
+    while system.brokers[0].try_wait().unwrap().is_none() {
+        assert!(begin.elapsed() < LIMIT, "the leader waits: {}", system.log(0));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let log = system.log(0);
+    for line in [
+        "cleanup: not done in broker.cleanup-timeout",
+        "shutdown: node1 not gone in broker.shutdown-timeout",
+    ] {
+        assert_eq!(log.matches(line).count(), 1, "{line}: {log}");
+    }
+}
+
 #[test]
 fn scripts_of_another_folder_run_in_place_of_the_sites() {
     let dir = tempfile::tempdir().unwrap();

@@ -68,6 +68,10 @@ impl Children {
         self.table.len()
     }
 
+    pub(super) fn online_ranks(&self) -> impl Iterator<Item = u32> {
+        self.iter().filter(|child| child.status.is_online()).map(|child| child.rank)
+    }
+
     pub(super) fn online_count(&self) -> usize {
         self.census.online()
     }

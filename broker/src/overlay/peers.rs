@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use flux_protocol::idset::Idset;
+
 use super::{Overlay, Uplink};
 use crate::peers::{LocalFuture, Peers};
 
@@ -35,8 +37,8 @@ impl Peers for Overlay {
         })
     }
 
-    fn has_children(&self) -> bool {
-        self.children.borrow().online_count() > 0
+    fn children(&self) -> Idset {
+        self.children.borrow().online_ranks().collect()
     }
 
     fn children_gone(&self) -> LocalFuture<()> {

@@ -132,7 +132,7 @@ impl Life {
 
     async fn shutdown(&self, context: &Ctx) -> Event {
         self.peers().close();
-        if !self.peers().has_children() {
+        if self.peers().children().is_empty() {
             return Event::ChildrenNone;
         }
         let limit = context.broker().attrs().duration("broker.shutdown-timeout");
@@ -141,8 +141,10 @@ impl Life {
             None => gone.await,
             Some(limit) => {
                 if tokio::time::timeout(limit, gone).await.is_err() {
-                    let text = "shutdown: some children have not left in time";
-                    context.broker().log().append(Severity::Err, "broker", text);
+                    let broker = context.broker();
+                    let hosts = broker.hosts_of(&self.peers().children());
+                    let text = format!("shutdown: {hosts} not gone in broker.shutdown-timeout");
+                    broker.log().append(Severity::Err, "broker", &text);
                     return Event::ChildrenTimeout;
                 }
             }
