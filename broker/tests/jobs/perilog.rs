@@ -116,6 +116,34 @@ fn a_job_that_is_canceled_during_its_prolog_ends_even_where_sigterm_is_ignored()
     });
 }
 
+/// What has left the process group, and holds the output, is out of reach.
+#[test]
+fn a_node_where_a_prolog_can_not_be_ended_is_drained_and_not_waited_for() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let (begun, go) = (dir.path().join("begun"), dir.path().join("go"));
+        let line = format!(
+            "setsid sh -c 'touch {}; until [ -e {} ]; do sleep 0.05; done' & wait",
+            begun.display(),
+            go.display()
+        );
+        let prolog = json!({ "command": script(&line), "kill-timeout": 0.1 });
+        let instance = instance(json!({ "prolog": prolog })).await;
+        let id = instance.submit(&simulated("0.001s")).await.unwrap();
+        until_exists(&begun).await;
+        instance.raise(id, "cancel", 0).await.unwrap();
+        assert_eq!(status_of(&instance, id, "prolog-finish").await, 9);
+        instance.wait_event(id, "clean").await;
+        std::fs::write(&go, "").unwrap();
+        let log = instance.log_lines();
+        let reason = format!("prolog canceled then timed out for job {}", id.f58());
+        for wanted in ["prolog: does not end by SIGKILL, the node is drained", &reason] {
+            assert!(log.iter().any(|line| line.contains(wanted)), "{wanted}: {log:?}");
+        }
+        instance.stop().await;
+    });
+}
+
 #[test]
 fn a_prolog_that_takes_too_long_is_ended() {
     run(async {

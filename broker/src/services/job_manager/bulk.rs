@@ -1,5 +1,6 @@
 //! A command on many ranks at once: started through rexec, logged line by line, ended by a
-//! timeout, a cancellation or, if so ordered, the first rank that fails.
+//! timeout, a cancellation or, if so ordered, the first rank that fails. Ranks where not even
+//! SIGKILL ends it are drained and waited for no longer.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use flux_protocol::failure::Failure;
 use flux_protocol::hostlist::Hostlist;
 use flux_protocol::idset::Idset;
 use flux_protocol::message::Nodeid;
+use flux_protocol::rpc::resource;
 use flux_protocol::rpc::rexec::{self, ExecRequest, ExecResponse, Io};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -31,9 +33,12 @@ pub(super) struct Order {
     pub(super) timeout: Option<Duration>,
     /// It is the IMP that is run, which is told by SIGUSR1 to kill what it has started.
     pub(super) through_imp: bool,
-    /// From SIGTERM to SIGKILL.
+    /// From SIGTERM to SIGKILL, and from there to giving up.
     pub(super) kill_timeout: Duration,
     pub(super) exit_on_first_error: bool,
+    /// What it is, and for which job: the reason of a drain.
+    pub(super) name: String,
+    pub(super) job: String,
     /// Begins the log lines.
     pub(super) label: String,
     /// Log lines name the host and rank.
@@ -125,6 +130,7 @@ impl Bulk {
         let deadline = self.order.timeout.map(|timeout| Instant::now() + timeout);
         let mut ending: Option<End> = None;
         let mut kill_at: Option<Instant> = None;
+        let mut give_up_at: Option<Instant> = None;
         loop {
             let end = tokio::select! {
                 done = ranks.join_next() => match done {
@@ -143,17 +149,43 @@ impl Bulk {
                 () = self.end.notified(), if ending.is_none() => End::Canceled,
                 () = until(kill_at), if kill_at.is_some() => {
                     kill_at = None;
+                    give_up_at = Instant::now().checked_add(self.order.kill_timeout);
                     self.signal(&context, libc::SIGKILL);
                     continue;
+                }
+                () = until(give_up_at), if give_up_at.is_some() => {
+                    self.give_up(&context).await;
+                    break;
                 }
             };
             if ending.is_none() {
                 ending = Some(end);
-                kill_at = Some(Instant::now() + self.order.kill_timeout);
+                kill_at = Instant::now().checked_add(self.order.kill_timeout);
                 self.signal(&context, libc::SIGTERM);
             }
         }
         self.outcome(ending)
+    }
+
+    /// Whatever it is there, no job is to run beside it.
+    async fn give_up(&self, context: &Context) {
+        let stuck = self.active_ranks();
+        for rank in stuck.iter() {
+            let text = "does not end by SIGKILL, the node is drained";
+            self.log(context, Severity::Err, rank, "", text);
+            self.errors.borrow_mut().insert(rank, text.to_owned());
+            self.statuses.borrow_mut().insert(rank, LOST);
+        }
+        let how = if self.canceled.get() { "canceled then timed out" } else { "timed out" };
+        let request = resource::DrainRequest {
+            targets: stuck.to_string(),
+            reason: Some(format!("{} {how} for job {}", self.order.name, self.order.job)),
+            mode: Some("update".to_owned()),
+        };
+        if let Err(failure) = context.handle().rpc::<resource::Drain>(&request).await {
+            let text = format!("{}: rank {stuck} can't be drained: {failure}", self.order.label);
+            context.log(Severity::Err, text);
+        }
     }
 
     fn outcome(&self, ending: Option<End>) -> Outcome {

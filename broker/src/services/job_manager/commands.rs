@@ -192,6 +192,8 @@ impl JobManager {
                 .exit_on_first_error
                 .or(settings.exit_on_first_error)
                 .unwrap_or(false),
+            name: start.command.clone(),
+            job: job.id.f58(),
             label: format!("{}: {}", job.id.f58(), start.command),
             names_ranks: per_rank,
             ignore: ignored(context),

@@ -161,6 +161,8 @@ impl JobManager {
             through_imp: bulk::is_through_imp(context, &settings.command),
             kill_timeout: KILL_TIMEOUT,
             exit_on_first_error: settings.exit_on_first_error,
+            name: "housekeeping".to_owned(),
+            job: id.f58(),
             label: format!("housekeeping: {}", id.f58()),
             names_ranks: true,
             ignore: super::commands::ignored(context),

@@ -16,7 +16,7 @@ allow-guest-user = true
 plugins = [{ load = "perilog.so" }]
 [job-manager.prolog]
 command = ["flux", "perilog-run", "prolog", "-e", "@IMP@,run,prolog"]
-kill-timeout = 0.5
+kill-timeout = 3.0
 [job-manager.epilog]
 command = ["flux", "perilog-run", "epilog", "-e", "@IMP@,run,epilog"]
 "#;
@@ -30,7 +30,7 @@ plugins = [{ load = "perilog.so" }]
 perilog.log-ignore = ["^not worth"]
 [job-manager.prolog]
 per-rank = true
-kill-timeout = 0.5
+kill-timeout = 3.0
 [job-manager.epilog]
 per-rank = true
 "#;
