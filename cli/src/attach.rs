@@ -12,7 +12,7 @@ mod output;
 mod shell;
 mod signals;
 mod status;
-mod terminal;
+pub(crate) mod terminal;
 
 use std::time::{Duration, Instant};
 

@@ -56,6 +56,7 @@ pub(crate) mod sproc;
 pub(crate) mod start;
 pub(crate) mod startlog;
 pub(crate) mod submit;
+pub(crate) mod terminus;
 pub(crate) mod top;
 pub(crate) mod update;
 pub(crate) mod uptime;

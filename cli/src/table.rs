@@ -113,6 +113,7 @@ commands! {
     "submit" Argparse cmd::submit::Submit: "Enqueue a job";
     "start" Optparse cmd::start::Start: "Bootstrap a local Flux instance";
     "startlog" Builtin cmd::startlog::Startlog: "List Flux instance startlog";
+    "terminus" Optparse cmd::terminus::Terminus: "Simple terminal session manager and multiplexer for Flux";
     "top" Optparse cmd::top::Top: "Display running Flux jobs";
     "update" Argparse cmd::update::Update: "Update active Flux jobs";
     "uptime" Builtin cmd::uptime::Uptime: "Tell how long Flux has been up and running";

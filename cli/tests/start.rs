@@ -277,6 +277,25 @@ fn any_launcher_that_speaks_pmi_1_can_start_an_instance() {
     assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
 }
 
+/// MPICH's launcher offers PMI-1 to what it starts.
+#[test]
+fn mpiexec_can_start_an_instance() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut version = clean("mpiexec.mpich", tmp.path());
+    if version.arg("--version").stdout(Stdio::null()).status().is_err() {
+        eprintln!("skipped: there is no mpiexec.mpich here");
+        return;
+    }
+    let status = format!("{FLUX} overlay status --wait=full --summary; {FLUX} getattr size");
+    let output = clean("timeout", tmp.path())
+        .arg(LIMIT.as_secs().to_string())
+        .args(["mpiexec.mpich", "-n", "3", FLUX, "start", &status])
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stdout), "full\n3\n", "{}", text(&output.stderr));
+    assert!(output.status.success());
+}
+
 fn serve_pmi(
     mut stream: UnixStream,
     size: usize,

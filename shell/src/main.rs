@@ -41,16 +41,19 @@ Start the tasks of a job on this node; meant to be called by the execution syste
 
   -h, --help       Display this message
       --reconnect  Accepted, without effect: the shell ends when its broker does
+      --terminus=SERVICE
+                   No job: offer terminals to flux terminus
       --version    Display version";
 
 enum Call {
     Run(JobId),
+    Terminus(String),
     Print(String),
 }
 
 fn main() -> ExitCode {
     let call = match parse(std::env::args().skip(1)) {
-        Ok(Call::Run(id)) => id,
+        Ok(call @ (Call::Run(_) | Call::Terminus(_))) => call,
         Ok(Call::Print(text)) => {
             println!("{text}");
             return ExitCode::SUCCESS;
@@ -68,7 +71,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = runtime.block_on(shell::run(call));
+    let code = match call {
+        Call::Run(id) => runtime.block_on(shell::run(id)),
+        Call::Terminus(service) => runtime.block_on(terminus::server::run(&service)),
+        Call::Print(_) => 0,
+    };
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
@@ -81,6 +88,9 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Call, String> {
                 return Ok(Call::Print(format!("flux-shell {}", env!("CARGO_PKG_VERSION"))));
             }
             "--reconnect" => {}
+            option if let Some(service) = option.strip_prefix("--terminus=") => {
+                return Ok(Call::Terminus(service.to_owned()));
+            }
             option if option.starts_with('-') => {
                 return Err(format!("unrecognized option '{option}'"));
             }

@@ -1,5 +1,5 @@
 //! Terminals: those of tasks, and others that a user asks for, with everybody who is attached.
-//! The service is `UID-shell-ID.terminus`.
+//! The service is `UID-shell-ID.terminus`, or without a job that of a [`server`].
 //!
 //! ```text
 //!   attach --> data, resize ... --> detach
@@ -28,6 +28,7 @@ use crate::task::{Plan, Streams};
 
 pub(crate) mod config;
 mod pty;
+pub(crate) mod server;
 
 use pty::Pty;
 pub(crate) use pty::Said;
@@ -117,6 +118,8 @@ struct NewRequest {
     cmd: Option<Vec<String>>,
     environ: Option<BTreeMap<String, String>>,
     cwd: Option<String>,
+    /// Whether the session lasts until somebody has seen it; it does unless told otherwise.
+    wait: Option<serde_json::Value>,
 }
 
 #[derive(Serialize)]
@@ -161,13 +164,18 @@ struct ServerInfo<'a> {
 
 impl Terminus {
     pub(crate) fn new(job: &Job, flux: &Client, log: &Log) -> (Terminus, Sources) {
+        Terminus::named(format!("{}.terminus", job.service), job.broker_rank, flux, log)
+    }
+
+    /// `service` is what goes before the methods in topics.
+    fn named(service: String, broker_rank: u32, flux: &Client, log: &Log) -> (Terminus, Sources) {
         let (said_sender, said) = mpsc::channel(QUEUE);
         let (exits_sender, exits) = mpsc::unbounded_channel();
         let terminus = Terminus {
             flux: flux.clone(),
             log: log.clone(),
-            service: format!("{}.terminus", job.service),
-            broker_rank: job.broker_rank,
+            service,
+            broker_rank,
             ctime: clock::now(),
             sessions: BTreeMap::new(),
             said: said_sender,
@@ -294,7 +302,7 @@ impl Terminus {
 
     fn new_session(&mut self, request: &Message) -> Result<(), Refused> {
         const BAD: Refused = (Errno::EPROTO, "failed to parse cmd field");
-        let NewRequest { name, cmd, environ, cwd } = decode(request)?;
+        let NewRequest { name, cmd, environ, cwd, wait } = decode(request)?;
         let shell = || vec![std::env::var("SHELL").unwrap_or_else(|_| "bash".to_owned())];
         let argv = cmd.filter(|cmd| !cmd.is_empty()).unwrap_or_else(shell);
         let id = (0..u32::MAX).find(|id| !self.sessions.contains_key(id)).ok_or(BAD)?;
@@ -318,7 +326,8 @@ impl Terminus {
         let exits = self.exits.clone();
         let mut session = Session::new(name.clone(), pty);
         session.pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        session.wait_for_client = true;
+        session.wait_for_client = wait.as_ref().is_none_or(crate::options::is_on);
+        session.update_reading();
         self.sessions.insert(id, session);
         tokio::spawn(async move {
             use std::os::unix::process::ExitStatusExt as _;
@@ -486,11 +495,12 @@ impl Session {
             return Ok(());
         }
         let in_terminal = self.pty.kill(signum);
-        let group = match self.pid {
+        // A terminal takes few signals; the program, and what it has in the background, takes all.
+        let killed = match self.pid {
             Some(pid) => crate::sys::kill_realtime(-pid, signum),
-            None => Ok(()),
+            None => in_terminal,
         };
-        in_terminal.and(group).map_err(|e| (errno(e), ""))
+        killed.map_err(|e| (errno(e), ""))
     }
 
     fn send_data(&self, flux: &Client, data: &Bytes) {

@@ -67,7 +67,7 @@ impl Shutdown {
             return call.fail(Failure::new(Errno::EINVAL, "shutdown may only begin on rank 0"));
         }
         if state != State::Run {
-            let text = format!("broker is in {} state, not in run", state.name());
+            let text = format!("shutdown cannot be initiated in state {}", state.name());
             return call.fail(Failure::new(Errno::EINVAL, text));
         }
         let attrs = context.broker().attrs();

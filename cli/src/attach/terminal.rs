@@ -26,14 +26,14 @@ const KEEPALIVE: Duration = Duration::from_secs(1);
 
 /// What comes from the other end; an error is the end.
 #[derive(Debug)]
-pub(super) enum Said {
+pub(crate) enum Said {
     Message(Message),
     End(Option<RpcError>),
 }
 
 /// What it means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Attached,
     /// There is no such terminal any more.
     Unreachable,
@@ -42,7 +42,7 @@ pub(super) enum Outcome {
 }
 
 #[derive(Debug)]
-pub(super) struct Terminal {
+pub(crate) struct Terminal {
     peer: Peer,
     attached: bool,
     /// As it was before.
@@ -70,7 +70,7 @@ enum FromPty {
 
 impl Terminal {
     /// `tell` hears what the other end says, and returns false when nobody listens.
-    pub(super) fn attach(
+    pub(crate) fn attach(
         flux: &Client,
         topic: String,
         leader: Nodeid,
@@ -96,11 +96,16 @@ impl Terminal {
         Ok(Terminal { peer, attached: false, saved: None, status: 0, message: None, tasks })
     }
 
-    pub(super) fn is_attached(&self) -> bool {
+    /// Ask to be let go; the other end answers with the end.
+    pub(crate) fn detach(&self) {
+        self.peer.notify(&json!({"type": "detach"}));
+    }
+
+    pub(crate) fn is_attached(&self) -> bool {
         self.attached
     }
 
-    pub(super) fn said(&mut self, said: Said) -> Result<Outcome, Failure> {
+    pub(crate) fn said(&mut self, said: Said) -> Result<Outcome, Failure> {
         match said {
             Said::Message(message) => {
                 self.message(&message)?;
@@ -226,7 +231,7 @@ async fn pass_size(peer: Peer) {
     }
 }
 
-fn encode_data(data: &[u8]) -> Value {
+pub(crate) fn encode_data(data: &[u8]) -> Value {
     match std::str::from_utf8(data) {
         Ok(text) if !text.contains('\0') => json!({"type": "data", "data": text}),
         _ => json!({"type": "data", "data": STANDARD.encode(data), "encoding": "base64"}),
