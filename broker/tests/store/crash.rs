@@ -67,7 +67,7 @@ fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
     let broker = Broker::start(dir.path());
     run(verify(&broker, &acknowledged.borrow()));
     broker.kill();
-    assert!(total >= cycles);
+    assert!(total >= cycles - in_the_start);
 }
 
 /// A whole broker process whose state lasts.
@@ -128,6 +128,13 @@ async fn work(broker: &Broker, acknowledged: &Acknowledged, delay: Duration) -> 
         tokio::task::spawn_local(write(client.clone(), writer, there + 1, acknowledged.clone()));
     }
     tokio::task::spawn_local(make_noise(client));
+    // On a busy machine the first one takes longer than the delay.
+    let begin = Instant::now();
+    let before: u64 = acknowledged.borrow().iter().sum();
+    while acknowledged.borrow().iter().sum::<u64>() == before {
+        assert!(begin.elapsed() < PATIENCE, "nothing is acknowledged");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     tokio::time::sleep(delay).await;
     found
 }
