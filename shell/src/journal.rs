@@ -2,11 +2,15 @@
 //!
 //! Events of all logs go into one transaction that is committed when the most impatient of them
 //! has waited long enough, so that a short job costs a single commit.
+//!
+//! When there is no room for a transaction it is tried again, with those that came after it and in
+//! their order, until there is; meanwhile no more output than usual is taken from the tasks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flux_client::{Client, RpcError};
+use flux_protocol::errno::Errno;
 use flux_protocol::eventlog::Event;
 use flux_protocol::message::Nodeid;
 use flux_protocol::rpc::kvs;
@@ -26,17 +30,28 @@ pub(crate) const EXEC: &str = "exec.eventlog";
 const BATCH_BYTES: usize = 512 << 10;
 /// Bytes on their way to the KVS from which on no more output is taken from the tasks.
 const IN_FLIGHT_HIGH: usize = 8 << 20;
+/// How long after a commit for which there was no room the next one is tried.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// What is to be appended, by the key of the log.
+type Texts = BTreeMap<&'static str, String>;
 
 pub(crate) struct Journal {
     flux: Client,
     namespace: String,
     /// Text to append to each log.
-    pending: BTreeMap<&'static str, String>,
+    pending: Texts,
     pending_bytes: usize,
     deadline: Option<Instant>,
-    /// Bytes of commits that are not yet answered.
+    /// Bytes of commits that are not yet answered, or that have failed while others are not.
     in_flight: usize,
     commits: usize,
+    /// Number of the next commit.
+    next: u64,
+    /// Commits for which there was no room, by number, until all that were sent are answered.
+    failed: BTreeMap<u64, Texts>,
+    /// After such commits, when the next one may be sent.
+    retry_at: Option<Instant>,
     done: mpsc::UnboundedSender<Committed>,
     answers: mpsc::UnboundedReceiver<Committed>,
 }
@@ -44,6 +59,8 @@ pub(crate) struct Journal {
 /// The answer to a commit.
 #[derive(Debug)]
 pub(crate) struct Committed {
+    number: u64,
+    texts: Texts,
     bytes: usize,
     result: Result<(), RpcError>,
 }
@@ -61,6 +78,9 @@ impl Journal {
             deadline: None,
             in_flight: 0,
             commits: 0,
+            next: 0,
+            failed: BTreeMap::new(),
+            retry_at: None,
             done,
             answers,
         }
@@ -105,17 +125,25 @@ impl Journal {
     /// Commit what is pending, and don't wait.
     pub(crate) fn flush(&mut self) {
         self.deadline = None;
-        if self.pending.is_empty() {
+        if self.pending.is_empty() || !self.failed.is_empty() {
             return;
         }
+        if let Some(at) = self.retry_at.filter(|at| Instant::now() < *at) {
+            self.deadline = Some(at);
+            return;
+        }
+        self.retry_at = None;
         let bytes = std::mem::take(&mut self.pending_bytes);
-        let ops = std::mem::take(&mut self.pending).into_iter().map(|(key, text)| kvs::Op {
-            key: key.to_owned(),
+        let texts = std::mem::take(&mut self.pending);
+        let ops = texts.iter().map(|(key, text)| kvs::Op {
+            key: (*key).to_owned(),
             flags: kvs::OP_APPEND,
             dirent: Some(Treeobj::val(text.as_bytes())),
         });
         let request =
             kvs::CommitRequest { namespace: self.namespace.clone(), flags: 0, ops: ops.collect() };
+        let number = self.next;
+        self.next += 1;
         let pending = self.flux.start::<kvs::Commit>(Nodeid::ANY, &request);
         self.in_flight += bytes;
         self.commits += 1;
@@ -126,16 +154,24 @@ impl Journal {
                 Err(e) => Err(e),
             };
             // Nobody listens any more when the shell ends.
-            let _ = done.send(Committed { bytes, result });
+            let _ = done.send(Committed { number, texts, bytes, result });
         });
     }
 
-    /// Commit what is pending, and wait until all commits are answered.
+    /// Commit what is pending, and wait until there has been room for all of it.
     pub(crate) async fn sync(&mut self) {
-        self.flush();
-        while self.commits > 0 {
-            let committed = self.answer().await;
-            self.committed(committed);
+        loop {
+            if let Some(at) = self.retry_at {
+                tokio::time::sleep_until(at).await;
+            }
+            self.flush();
+            while self.commits > 0 {
+                let committed = self.answer().await;
+                self.committed(committed);
+            }
+            if self.is_idle() {
+                return;
+            }
         }
     }
 
@@ -150,10 +186,33 @@ impl Journal {
 
     pub(crate) fn committed(&mut self, committed: Committed) {
         self.commits -= 1;
-        self.in_flight -= committed.bytes;
-        if let Err(e) = committed.result {
-            crate::log::say(format_args!("failed to commit to the job's eventlogs: {e}"));
+        match committed.result {
+            Err(RpcError::Refused { errno: Errno::ENOSPC, .. }) => {
+                self.failed.insert(committed.number, committed.texts);
+            }
+            result => {
+                self.in_flight -= committed.bytes;
+                if let Err(e) = result {
+                    crate::log::say(format_args!("failed to commit to the job's eventlogs: {e}"));
+                }
+            }
         }
+        if self.commits == 0 && !self.failed.is_empty() {
+            self.put_back();
+        }
+    }
+
+    /// What has failed is to be committed again, before what has come since.
+    fn put_back(&mut self) {
+        let later = std::mem::take(&mut self.pending);
+        for texts in std::mem::take(&mut self.failed).into_values().chain([later]) {
+            for (key, text) in texts {
+                self.pending.entry(key).or_default().push_str(&text);
+            }
+        }
+        self.pending_bytes += std::mem::take(&mut self.in_flight);
+        let at = Instant::now() + RETRY_DELAY;
+        (self.retry_at, self.deadline) = (Some(at), Some(at));
     }
 
     /// When [`Journal::flush`] is due.
@@ -162,11 +221,12 @@ impl Journal {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.commits == 0 && self.pending.is_empty()
+        self.commits == 0 && self.pending.is_empty() && self.failed.is_empty()
     }
 
     /// Whether the KVS keeps up.
     pub(crate) fn has_room(&self) -> bool {
-        self.in_flight < IN_FLIGHT_HIGH
+        let held = if self.retry_at.is_some() { self.pending_bytes } else { 0 };
+        self.in_flight + held < IN_FLIGHT_HIGH
     }
 }
