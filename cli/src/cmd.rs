@@ -25,6 +25,7 @@ pub(crate) mod help;
 pub(crate) mod hostlist;
 pub(crate) mod housekeeping;
 pub(crate) mod job;
+pub(crate) mod job_exec_override;
 pub(crate) mod job_ingest;
 pub(crate) mod jobs;
 pub(crate) mod jobtap;

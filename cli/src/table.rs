@@ -79,6 +79,7 @@ commands! {
     "hostlist" Argparse cmd::hostlist::HostlistArgs: "Fetch, combine, and manipulate Flux hostlists";
     "housekeeping" Argparse cmd::housekeeping::Housekeeping: "List and kill housekeeping tasks";
     "job" Optparse cmd::job::JobCommand: "Job housekeeping and control";
+    "job-exec-override" Argparse cmd::job_exec_override::JobExecOverride: "Start and finish simulated jobs by hand";
     "job-frobnicator" Argparse cmd::job_ingest::JobFrobnicator: "Modify Flux jobs from lines of JSON input on stdin";
     "job-validator" Argparse cmd::job_ingest::JobValidator: "Validate Flux jobs from lines of JSON input on stdin";
     "jobs" Argparse cmd::jobs::Jobs: "List jobs submitted to Flux";

@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// The captured jobs, each with what the shell does to submit `$name` as `$id`, and to it.
+/// The captured jobs, each with what the shell does to submit `$name` as `$id`, and to it. Not
+/// `stdin-file`: what its `/dev/stdin` is depends on whom the job's shell inherits it from.
 const CAPTURED: &[(&str, &str)] = &[
     // Both of its tasks on one node, as long as one is free.
     ("stdin-ranks", "send; printf 'abc\\n' | flux job attach --stdin-ranks=1 $id >/dev/null"),
@@ -39,6 +40,11 @@ const CAPTURED: &[(&str, &str)] = &[
     ("dependency-fail", "first 0; after; flux job cancel $first"),
     ("stdin-attach", "send; printf 'abc\\n' | flux job attach $id >/dev/null"),
     ("begin-time", "soon"),
+    (
+        "lost-shell",
+        "send; tasks; pid=$(flux job hostpids -r 1 $id | sed 's/.*://')
+     kill -9 $(awk '{print $4}' /proc/$pid/stat)",
+    ),
 ];
 
 /// Those of an instance with queues, prolog and epilog. Not `prolog-fail`: the real one frees the

@@ -117,6 +117,22 @@ flux job eventlog -f text $id | grep -c ' exception '
     assert_eq!(said, "shell rank 2 (on HOST): Killed\n1\n");
 }
 
+/// The others may be waiting for it by then, or come to where they would wait for it later.
+#[test]
+fn a_job_ends_of_a_shell_that_dies_before_all_are_ready() {
+    let said = run("
+for wait in 0 1; do
+    printf '#!/bin/sh\\ntest $(flux getattr rank) = 2 && { sleep '$wait'; kill -9 $$; }\\n' >shell
+    printf 'exec %s \"$@\"\\n' $(command -v flux-shell) >>shell
+    chmod +x shell
+    id=$(flux submit -N4 --setattr=exec.job_shell=$PWD/shell true)
+    flux job wait-event -t 60s $id clean >/dev/null && echo ended
+    flux job status $id 2>/dev/null || echo failed
+done
+");
+    assert_eq!(said, "ended\nfailed\nended\nfailed\n");
+}
+
 #[test]
 fn a_batch_instance_that_is_shut_down_hangs_up_on_its_script_and_leaves_a_dump() {
     let said = run("

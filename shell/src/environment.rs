@@ -63,6 +63,12 @@ impl Environment {
         self.gpus = gpus.tasks;
     }
 
+    /// The hardware is described in a file; a choice of hwloc's components would go before it.
+    pub(crate) fn set_topology(&mut self, file: String) {
+        self.shared.entry("HWLOC_XMLFILE".to_owned()).or_insert(file);
+        self.shared.remove("HWLOC_COMPONENTS");
+    }
+
     pub(crate) fn of_task(&self, task: TaskId, tags: Tags<'_>) -> BTreeMap<String, String> {
         let mut env = self.shared.clone();
         for (name, template) in &self.templates {
@@ -104,6 +110,19 @@ mod tests {
     fn environment(job: &Job) -> Environment {
         let around = Surroundings { uri: "local:///x", jobid_path: "/", tmpdir: "/run/jobtmp" };
         Environment::new(job, &around, &Log::new())
+    }
+
+    #[test]
+    fn a_file_that_describes_the_hardware_is_what_hwloc_reads() {
+        let mut with_components = job(0, json!({}));
+        let own = &mut with_components.jobspec.environment;
+        own.insert("HWLOC_COMPONENTS".to_owned(), "x86".to_owned());
+        let mut environment = environment(&with_components);
+        environment.set_topology("/run/jobtmp/hwloc.xml".to_owned());
+        environment.set_topology("another".to_owned());
+        let file = environment.shared.get("HWLOC_XMLFILE").map(String::as_str);
+        assert_eq!(file, Some("/run/jobtmp/hwloc.xml"));
+        assert!(!environment.shared.contains_key("HWLOC_COMPONENTS"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::fatal::{Fatal, reason};
 use crate::io;
 use crate::job::Job;
 use crate::journal::{INPUT, Journal};
+use crate::log::Log;
 use crate::options::{format_size, seconds, size};
 
 const BATCH_TIMEOUT: Duration = Duration::from_millis(500);
@@ -96,7 +97,7 @@ pub(crate) enum Target {
 
 impl Input {
     /// Read the `input` option; the leader also begins the log.
-    pub(crate) fn new(job: &Job, journal: &mut Journal) -> Result<Input, Fatal> {
+    pub(crate) fn new(job: &Job, log: &Log, journal: &mut Journal) -> Result<Input, Fatal> {
         let raw: Raw = job.jobspec.options.parse_object("input")?.unwrap_or_default();
         let source = match raw.stdin.kind.as_deref() {
             None | Some("service") => Source::Service,
@@ -136,6 +137,8 @@ impl Input {
             bytes: 0,
         };
         if job.is_leader() {
+            let seconds = input.patience.as_secs_f64();
+            log.debug("input.util", format_args!("input batch timeout = {seconds:.3}s"));
             input.begin(journal);
         }
         Ok(input)

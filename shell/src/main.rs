@@ -35,6 +35,7 @@ mod sys;
 mod task;
 mod terminus;
 mod tmpdir;
+mod topology;
 
 const USAGE: &str = "Usage: flux-shell [OPTIONS] JOBID
 Start the tasks of a job on this node; meant to be called by the execution system.

@@ -14,7 +14,7 @@ use crate::fatal::Fatal;
 
 /// Options of this and other launchers that this shell knows but does not act on: initrc files
 /// and plugins are the C shell's, `mpi` selects one of its initrc files.
-const ACCEPTED: &[&str] = &["mpi", "initrc", "userrc", "hwloc", "sysmon", "per-resource"];
+const ACCEPTED: &[&str] = &["mpi", "initrc", "userrc", "sysmon", "per-resource"];
 
 #[derive(Debug, Default)]
 pub(crate) struct Options {

@@ -87,7 +87,9 @@ impl Rexec {
         let options = &job.jobspec.options;
         let timeout = match options.get("rexec-shutdown-timeout") {
             None => SHUTDOWN_TIMEOUT,
+            // A number is no duration here: seconds are written 5s.
             Some(value) => seconds(value)
+                .filter(|_| value.is_string())
                 .ok_or_else(|| Fatal::new(COMPONENT, "failed to parse rexec-shutdown-timeout"))?,
         };
         let must_sign = options.get(COMPONENT).and_then(|rexec| rexec.get("sign-required"));

@@ -10,6 +10,7 @@ mod guest;
 mod imp;
 mod kill;
 mod run;
+mod settings;
 mod shells;
 mod simulate;
 mod timer;
@@ -34,27 +35,17 @@ use crate::log::Severity;
 use crate::methods::Methods;
 use crate::service::Service;
 use run::Run;
+use settings::Settings;
 
 pub(crate) type Context = crate::context::Context<JobExec>;
 
 /// The service.
 #[derive(Debug)]
 pub struct JobExec {
+    /// Of the module, which go before the configuration.
+    args: Vec<String>,
     settings: Rc<Settings>,
     jobs: HashMap<JobId, Rc<Run>>,
-}
-
-/// The `[exec]` table.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    /// Seconds from the first signal to the second, and so on.
-    kill_timeout: f64,
-    term_signal: i32,
-    kill_signal: i32,
-    max_kill_count: u32,
-    job_shell: Option<String>,
-    /// The privileged helper; without it only the owner's jobs run.
-    imp: Option<String>,
 }
 
 /// What the `job-exception` event says.
@@ -66,46 +57,14 @@ struct Exception {
     kind: String,
 }
 
-impl Settings {
-    fn from_config(config: &Config) -> Result<Settings, Failure> {
-        let invalid = |text: &str| Failure::new(Errno::EINVAL, text);
-        let kill_timeout = match config.get("exec.kill-timeout") {
-            None => 5.0,
-            Some(value) => value
-                .as_str()
-                .and_then(|text| flux_protocol::fsd::parse(text).ok())
-                .ok_or_else(|| invalid("[exec] kill-timeout is not a valid FSD"))?,
-        };
-        let signal = |key: &str, default| match config.get_str(key) {
-            None => Ok(default),
-            Some(name) => name
-                .parse::<nix::sys::signal::Signal>()
-                .map(|signal| signal as i32)
-                .map_err(|_| invalid(&format!("{key}: {name} is not a signal"))),
-        };
-        Ok(Settings {
-            kill_timeout,
-            term_signal: signal("exec.term-signal", libc::SIGTERM)?,
-            kill_signal: signal("exec.kill-signal", libc::SIGKILL)?,
-            max_kill_count: config
-                .get("exec.max-kill-count")
-                .and_then(serde_json::Value::as_u64)
-                .and_then(|count| u32::try_from(count).ok())
-                .unwrap_or(8),
-            job_shell: config.get_str("exec.job-shell").map(str::to_owned),
-            imp: config.get_str("exec.imp").map(str::to_owned),
-        })
-    }
-}
-
 impl Service for JobExec {
     const NAME: &'static str = "job-exec";
     const SERVICES: &'static [&'static str] = &["job-exec"];
     const STATS: Who = Who::Owner;
     const RELOAD_REFUSAL: &'static str = "Error parsing new config: Protocol error";
 
-    async fn start(context: &Context, _: &[String]) -> Result<JobExec, Failure> {
-        let settings = Rc::new(Settings::from_config(&context.config())?);
+    async fn start(context: &Context, args: &[String]) -> Result<JobExec, Failure> {
+        let settings = Rc::new(Settings::new(&context.config(), args)?);
         context.subscribe("job-exception");
         let hello = job_manager::ExecHelloRequest { service: JobExec::NAME.to_owned() };
         let handle = context.handle().clone();
@@ -119,7 +78,7 @@ impl Service for JobExec {
                 }
             },
         );
-        Ok(JobExec { settings, jobs: HashMap::new() })
+        Ok(JobExec { args: args.to_vec(), settings, jobs: HashMap::new() })
     }
 
     fn methods() -> Methods<JobExec> {
@@ -127,6 +86,7 @@ impl Service for JobExec {
             .serve::<rpc::Start>(JobExec::start_job)
             .reply::<rpc::Expiration>(JobExec::expiration)
             .reply::<rpc::CriticalRanks>(JobExec::critical_ranks)
+            .reply::<rpc::Override>(JobExec::by_hand)
     }
 
     /// The barrier of the shells is asked for with the no-response flag, and answered all the
@@ -151,7 +111,7 @@ impl Service for JobExec {
     }
 
     fn configure(&mut self, _: &Context, config: &Config) -> Result<(), Failure> {
-        self.settings = Rc::new(Settings::from_config(config)?);
+        self.settings = Rc::new(Settings::new(config, &self.args)?);
         Ok(())
     }
 
@@ -218,6 +178,22 @@ impl JobExec {
         }
         let ranks = request.ranks.parse().map_err(|_| Errno::EPROTO)?;
         run.set_critical_ranks(ranks);
+        Ok(Empty)
+    }
+
+    /// Only whose job it is may say how it goes.
+    fn by_hand(
+        &mut self,
+        _: &Context,
+        request: rpc::OverrideRequest,
+        sender: &Sender,
+    ) -> Result<Empty, Failure> {
+        let run = self.jobs.get(&request.jobid);
+        let run = run.ok_or_else(|| Failure::new(Errno::ENOENT, "Job not found"))?;
+        if sender.cred.userid != Userid(run.userid()) {
+            return Err(Failure::new(Errno::EPERM, "Permission denied"));
+        }
+        run.by_hand(&request.event, request.status.unwrap_or(0))?;
         Ok(Empty)
     }
 }

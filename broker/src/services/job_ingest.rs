@@ -5,6 +5,7 @@
 //! the plugins share one store operation and one hand-over; while those are under way the next
 //! batch forms, so that a lone job waits for nobody.
 
+mod arguments;
 mod batch;
 mod pipeline;
 mod request;
@@ -34,6 +35,7 @@ pub(crate) type Context = crate::context::Context<JobIngest>;
 #[derive(Debug)]
 pub struct JobIngest {
     generator: Generator,
+    args: Vec<String>,
     pipeline: Pipeline,
     /// Pipelines of new configurations that are being loaded, and what is to go through the last.
     reloads: Reloads,
@@ -54,10 +56,12 @@ impl Service for JobIngest {
     const SERVICES: &'static [&'static str] = &["job-ingest"];
     const RELOAD_REFUSAL: &'static str = "Failed to parse config-reload request";
 
-    async fn start(context: &Context, _: &[String]) -> Result<JobIngest, Failure> {
+    async fn start(context: &Context, args: &[String]) -> Result<JobIngest, Failure> {
+        let config = arguments::apply(&context.config(), args)?;
         Ok(JobIngest {
             generator: generator(context).await?,
-            pipeline: Pipeline::load(context).await?,
+            args: args.to_vec(),
+            pipeline: Pipeline::load(context, &config).await?,
             reloads: Reloads::default(),
             batch: Batch::default(),
             verifier: signature::Verifier::default(),
@@ -73,13 +77,13 @@ impl Service for JobIngest {
     }
 
     fn configure(&mut self, context: &Context, config: &Config) -> Result<(), Failure> {
-        pipeline::check(config)?;
+        let config = arguments::apply(config, &self.args)?;
+        pipeline::check(&config)?;
         let (loading, after) = (context.clone(), context.clone());
-        let config = config.clone();
         self.reloads.begun += 1;
         let number = self.reloads.begun;
         context.spawn(
-            async move { Pipeline::load_from(&loading, &config).await },
+            async move { Pipeline::load(&loading, &config).await },
             move |ingest: &mut JobIngest, result| {
                 // Of two that overlap the later counts, whichever is loaded first.
                 let is_last = number > ingest.reloads.done;

@@ -267,6 +267,11 @@ impl JobManager {
             context.broker().spans().event(id, &event);
             self.alloc_state_changed(id, before, after);
             self.drain.state_changed(before, after);
+            if after == job::State::Priority && before != after {
+                // It may have its new priority, or be held, before anybody looks at what is to be
+                // done; whom it was sent to is not to go by the old one.
+                self.alloc_dequeue(context, id);
+            }
             if event.name == "exception" && self.jobs.get(&id).is_some_and(|j| j.fatal_exception) {
                 self.commands_exception(id);
             }

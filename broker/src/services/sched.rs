@@ -251,13 +251,29 @@ fn pump(context: &Context, scheduler: Scheduler) -> mpsc::UnboundedSender<Change
 async fn be_ready(context: &Context, scheduler: &Scheduler) -> Result<(), Failure> {
     let depth = scheduler.ready().await;
     let depth = depth.map_err(|error| Failure::new(Errno::EIO, error.to_string()))?;
+    context.handle().rpc::<job_manager::SchedReady>(&ready_request(depth)).await?;
+    Ok(())
+}
+
+fn ready_request(depth: Depth) -> job_manager::SchedReadyRequest {
     let (mode, limit) = match depth {
         Depth::Unlimited => ("unlimited", None),
         Depth::Limited(limit) => ("limited", Some(limit.max(1))),
     };
-    let request = job_manager::SchedReadyRequest { mode: mode.to_owned(), limit };
-    context.handle().rpc::<job_manager::SchedReady>(&request).await?;
-    Ok(())
+    job_manager::SchedReadyRequest { mode: mode.to_owned(), limit }
+}
+
+/// The scheduler takes another number of requests at a time than it said.
+fn tell_depth(context: &Context, depth: Depth) {
+    let (handle, after) = (context.handle().clone(), context.clone());
+    context.spawn(
+        async move { handle.rpc::<job_manager::SchedReady>(&ready_request(depth)).await },
+        move |_: &mut Sched, result| {
+            if let Err(failure) = result {
+                after.log(Severity::Err, format!("sched-ready: {failure}"));
+            }
+        },
+    );
 }
 
 impl Sched {
@@ -291,7 +307,10 @@ impl Sched {
                 Ok((new.ready().await, new))
             },
             move |sched: &mut Sched, result: Result<_, Failure>| match result {
-                Ok((_, new)) => {
+                Ok((depth, new)) => {
+                    if let Ok(depth) = depth {
+                        tell_depth(&after, depth);
+                    }
                     let name = &new.plugin().facts().file_name;
                     after.log(Severity::Info, format!("scheduler {name} has taken over"));
                     (sched.scheduler, sched.spec, sched.rejecting) = (new, spec, None);
@@ -310,7 +329,7 @@ impl Sched {
             // The host has logged it, in the plugin's name.
             NoticeKind::Fault(_) => {}
             NoticeKind::Quarantined => self.quarantined(context),
-            NoticeKind::Restarted => self.rejecting = None,
+            NoticeKind::Restarted => self.restarted(context),
             NoticeKind::Effects(_) => {}
         }
     }
@@ -336,6 +355,18 @@ impl Sched {
                 waiting.into_iter().for_each(|id| self.tell_reason(id, &text));
             }
         }
+    }
+
+    /// What the plugin that faulted had said of how much it takes does not hold for the new one.
+    fn restarted(&mut self, context: &Context) {
+        self.rejecting = None;
+        let scheduler = self.scheduler.clone();
+        let after = context.clone();
+        context.spawn(async move { scheduler.ready().await }, move |_: &mut Sched, depth| {
+            if let Ok(depth) = depth {
+                tell_depth(&after, depth);
+            }
+        });
     }
 
     fn deny(&mut self, id: JobId, note: &str) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use flux_protocol::eventlog::Event;
 use flux_protocol::fluid::JobId;
 use flux_protocol::payload::Object;
-use flux_protocol::rpc::job_manager;
+use flux_protocol::rpc::{job_ingest, job_manager};
 use serde_json::{Value, json};
 
 use crate::instance::{Instance, jobspec_of, run, simulated};
@@ -282,4 +282,75 @@ async fn after(instance: &Instance, first: JobId, mut spec: Value, lets_run: boo
         false => instance.raise(first, "cancel", 0).await.unwrap(),
     }
     id
+}
+
+#[test]
+fn a_waitable_job_that_has_ended_is_listed_until_somebody_has_waited_for_it() {
+    run(async {
+        let instance = Instance::start().await;
+        let flags = job_ingest::flags::WAITABLE.into();
+        let id = instance.submit_with(&simulated("0.001s"), 16, flags).await.unwrap();
+        let plain = instance.submit(&simulated("0.001s")).await.unwrap();
+        instance.wait_event(id, "clean").await;
+        instance.wait_event(plain, "clean").await;
+        let listed = async || -> Vec<JobId> {
+            let request = job_manager::ListRequest { max_entries: 0 };
+            let list = instance.handle.rpc::<job_manager::List>(&request).await.unwrap();
+            list.jobs.iter().map(|job| job.id).collect()
+        };
+        // What was written last may still be on its way.
+        while listed().await != [id] {
+            tokio::task::yield_now().await;
+        }
+        let request = job_manager::WaitRequest { id: i64::try_from(id.0).unwrap() };
+        instance.handle.rpc::<job_manager::Wait>(&request).await.unwrap();
+        assert!(listed().await.is_empty());
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn urgency_counts_for_jobs_that_the_scheduler_has_already() {
+    run(async {
+        let instance = Instance::start().await;
+        let exec = json!({ "exec": { "test": { "run_duration": "1h" } } });
+        let whole = jobspec_of(&["simulated"], 8, exec);
+        let flags = job_ingest::flags::DEBUG.into();
+        let submit = async || instance.submit_with(&whole, 16, flags).await.unwrap();
+        let running = submit().await;
+        instance.wait_event(running, "start").await;
+        let [held, second, urgent] = [submit().await, submit().await, submit().await];
+        let sent = async |id: JobId, times: usize| {
+            loop {
+                let names = instance.event_names(id).await;
+                let requests = names.iter().filter(|name| *name == "debug.alloc-request");
+                if requests.count() >= times {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        sent(urgent, 1).await;
+        let urgency = async |id: JobId, urgency: i64| {
+            let request = job_manager::UrgencyRequest { id, urgency };
+            instance.handle.rpc::<job_manager::Urgency>(&request).await.unwrap();
+        };
+        urgency(held, 0).await;
+        urgency(urgent, 31).await;
+        sent(urgent, 2).await;
+        instance.raise(running, "cancel", 0).await.unwrap();
+        instance.wait_event(urgent, "start").await;
+        instance.raise(urgent, "cancel", 0).await.unwrap();
+        instance.wait_event(second, "start").await;
+        instance.raise(second, "cancel", 0).await.unwrap();
+        instance.wait_event(second, "clean").await;
+        // All is free, and somebody else may have it.
+        let other = instance.submit(&simulated("0.001s")).await.unwrap();
+        instance.wait_event(other, "clean").await;
+        let names = instance.event_names(held).await;
+        assert!(!names.contains(&"alloc".to_owned()), "{names:?}");
+        urgency(held, 16).await;
+        instance.wait_event(held, "start").await;
+        instance.stop().await;
+    });
 }

@@ -2,10 +2,10 @@
 
 use flux_protocol::fluid::JobId;
 use flux_protocol::rpc::job_manager as rpc;
-use flux_protocol::rpc::{job_info, job_list};
+use flux_protocol::rpc::{job_info, job_ingest, job_list, resource};
 use serde_json::{Value, json};
 
-use crate::instance::{Instance, Options, jobspec_of, run};
+use crate::instance::{Instance, Options, jobspec_of, run, simulated};
 
 async fn with_queues() -> Instance {
     let config = json!({ "queues": { "batch": {}, "night": { "parent": "batch" } } });
@@ -106,6 +106,75 @@ fn jobs_of_a_virtual_queue_come_back_from_the_scheduler_when_the_parent_is_stopp
         assert_eq!(names.last().map(String::as_str), Some("priority"), "{names:?}");
         start(&instance, "batch", true).await;
         instance.wait_event(waits, "clean").await;
+        instance.stop().await;
+    });
+}
+
+/// A job that holds these ranks or waits for them.
+async fn bound(instance: &Instance, queue: &str, ranks: &str, urgency: i64) -> JobId {
+    let system = json!({
+        "exec": { "test": { "run_duration": "1h" } },
+        "queue": queue,
+        "constraints": { "ranks": [ranks] },
+    });
+    let spec = jobspec_of(&["simulated"], 2, system);
+    let id = instance.submit_with(&spec, urgency, job_ingest::flags::DEBUG.into()).await.unwrap();
+    instance.wait_event(id, "priority").await;
+    id
+}
+
+#[test]
+fn jobs_of_a_queue_whose_nodes_are_taken_do_not_keep_back_those_of_another() {
+    run(async {
+        let config = json!({ "queues": { "batch": {}, "debug": {} } });
+        let instance = Instance::with(Options { config, ..Options::default() }).await.unwrap();
+        start(&instance, "batch", true).await;
+        start(&instance, "debug", true).await;
+        let holds = bound(&instance, "batch", "0", 16).await;
+        instance.wait_event(holds, "start").await;
+        // As many as the scheduler takes at a time, and more.
+        let mut waiting = Vec::new();
+        for _ in 0..10 {
+            waiting.push(bound(&instance, "batch", "0", 16).await);
+        }
+        let other = bound(&instance, "debug", "1", 8).await;
+        instance.wait_event(other, "start").await;
+        // The urgent one goes before those that came first, which are all at the scheduler.
+        let urgent = bound(&instance, "batch", "0", 20).await;
+        instance.wait_event(urgent, "debug.alloc-request").await;
+        instance.raise(holds, "cancel", 0).await.unwrap();
+        instance.wait_event(urgent, "start").await;
+        for id in waiting {
+            let names = instance.event_names(id).await;
+            assert!(!names.contains(&"alloc".to_owned()), "{names:?}");
+        }
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn jobs_that_wait_for_a_node_that_is_drained_do_not_keep_back_others() {
+    run(async {
+        let instance = Instance::start().await;
+        let drain = resource::DrainRequest { targets: "3".to_owned(), reason: None, mode: None };
+        instance.handle.rpc::<resource::Drain>(&drain).await.unwrap();
+        let on_drained = json!({
+            "exec": { "test": { "run_duration": "0.001s" } },
+            "constraints": { "ranks": ["3"] },
+        });
+        let mut waiting = Vec::new();
+        for _ in 0..20 {
+            let spec = jobspec_of(&["simulated"], 1, on_drained.clone());
+            waiting.push(instance.submit(&spec).await.unwrap());
+        }
+        let free = instance.submit(&simulated("0.001s")).await.unwrap();
+        instance.wait_event(free, "clean").await;
+        let undrain =
+            resource::UndrainRequest { targets: "3".to_owned(), mode: None, reason: None };
+        instance.handle.rpc::<resource::Undrain>(&undrain).await.unwrap();
+        for id in waiting {
+            instance.wait_event(id, "clean").await;
+        }
         instance.stop().await;
     });
 }

@@ -1,6 +1,7 @@
 //! `flux top`: resources and running jobs of an instance on the whole screen, kept up to date.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -15,7 +16,7 @@ use tokio::io::AsyncReadExt;
 
 use super::uri::resolve;
 use crate::context::Context;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, strerror};
 use crate::joblist::{Filter, JobInfo, JobStats, Query};
 use crate::term::When;
 
@@ -43,6 +44,9 @@ pub(crate) struct Top {
     /// Exit after screen initialization, for testing
     #[arg(long, hide = true)]
     test_exit: bool,
+    /// With --test-exit, also write what is shown to FILE
+    #[arg(long, hide = true, value_name = "FILE", requires = "test_exit")]
+    test_exit_dump: Option<PathBuf>,
 }
 
 /// The terminal as it was; it becomes so again.
@@ -63,6 +67,9 @@ impl Top {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         if !std::io::stdin().is_terminal() {
             return Err(Failure::new("stdin is not a terminal"));
+        }
+        if context.env.get("TERM").is_none_or(|term| term.is_empty() || term == "dumb") {
+            return Err(Failure::new("terminal does not support required capabilities"));
         }
         let flux = match &self.target {
             None => context.connect().await?,
@@ -93,7 +100,7 @@ impl Top {
         loop {
             self.draw(screen);
             if self.test_exit {
-                return Ok(0);
+                return self.dump(screen).map(|()| 0);
             }
             let count = tokio::select! {
                 count = stdin.read(&mut keys) => count.unwrap_or_default(),
@@ -156,9 +163,16 @@ impl Top {
         })
     }
 
+    /// Write what is shown to the file that was asked for, without what moves the cursor.
+    fn dump(&self, screen: &Screen) -> Result<(), Failure> {
+        let Some(path) = &self.test_exit_dump else { return Ok(()) };
+        let (width, height) = terminal();
+        let text = screen.lines(width, height, false).join("\n") + "\n";
+        std::fs::write(path, text).map_err(|error| Failure::of(path.display(), strerror(&error)))
+    }
+
     fn draw(&self, screen: &Screen) {
-        let (width, height) = terminal_size::terminal_size()
-            .map_or((80, 24), |(width, height)| (usize::from(width.0), usize::from(height.0)));
+        let (width, height) = terminal();
         let mut text = String::from("\x1b[H");
         for line in screen.lines(width, height, self.color.stdout()) {
             text.push_str(&line);
@@ -170,6 +184,12 @@ impl Top {
         crate::out!("{text}");
         crate::output::flush();
     }
+}
+
+/// Its columns and lines.
+fn terminal() -> (usize, usize) {
+    terminal_size::terminal_size()
+        .map_or((80, 24), |(width, height)| (usize::from(width.0), usize::from(height.0)))
 }
 
 async fn title(flux: &Client, depth: usize) -> String {

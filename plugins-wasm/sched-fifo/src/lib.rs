@@ -1,5 +1,5 @@
 //! First come, first served within a priority: a job that cannot start keeps those behind it
-//! waiting, even where they would fit.
+//! waiting, even where they would fit, but for those whose constraints keep them off its nodes.
 //!
 //! Configuration: `queue-depth = N | "unlimited"` (8), also as `mode = "limited=N" | "unlimited"`.
 

@@ -89,6 +89,52 @@ fn a_job_that_waits_for_a_drained_node_keeps_nobody_waiting() {
     assert_eq!(started(&mut fifo), [5]);
 }
 
+fn on(rank: &str, job: Job) -> Job {
+    Job { constraints: Some(format!(r#"{{"ranks":["{rank}"]}}"#)), ..job }
+}
+
+#[test]
+fn a_job_passes_those_that_wait_for_nodes_that_it_cannot_use() {
+    let mut fifo = fifo();
+    let jobs = vec![on("0", job(1, 16, 2)), on("0", job(2, 16, 1)), on("1", job(3, 16, 1))];
+    tell(&mut fifo, Change::Alloc(jobs));
+    assert_eq!(started(&mut fifo), [1, 3]);
+    // A job that could use any node waits as well, and none behind it may have what it waits for.
+    tell(&mut fifo, Change::Alloc(vec![job(4, 16, 2), on("1", job(5, 16, 1))]));
+    assert!(started(&mut fifo).is_empty());
+    assert_eq!(tell(&mut fifo, Change::Cancel(vec![4])), [Decision::Canceled(4)]);
+    assert_eq!(started(&mut fifo), [5]);
+    // Among those that pass, there is an order, too.
+    tell(&mut fifo, Change::Alloc(vec![on("1", job(6, 16, 2)), on("1", job(7, 16, 1))]));
+    tell(&mut fifo, Change::Free(vec![Freed { id: 3, resources: Vec::new(), final_: true }]));
+    assert!(started(&mut fifo).is_empty());
+    tell(&mut fifo, Change::Free(vec![Freed { id: 5, resources: Vec::new(), final_: true }]));
+    assert_eq!(started(&mut fifo), [6]);
+}
+
+/// Depths that were told.
+fn depths(fifo: &mut Fifo) -> Vec<String> {
+    let depth = |decision| match decision {
+        Decision::Effect(Effect::Other((name, json))) if name == "queue-depth" => Some(json),
+        _ => None,
+    };
+    fifo.schedule(1.0).decisions.into_iter().filter_map(depth).collect()
+}
+
+#[test]
+fn jobs_that_wait_for_a_drained_node_do_not_count_as_taken() {
+    let mut fifo = fifo();
+    tell(&mut fifo, Change::Down("1".to_owned()));
+    tell(&mut fifo, Change::Alloc((1..=8).map(|id| on("1", job(id, 16, 2))).collect()));
+    assert_eq!(depths(&mut fifo), ["16"]);
+    assert!(depths(&mut fifo).is_empty());
+    tell(&mut fifo, Change::Cancel(vec![8]));
+    assert_eq!(depths(&mut fifo), ["15"]);
+    // They are back in their places.
+    tell(&mut fifo, Change::Up("1".to_owned()));
+    assert_eq!(depths(&mut fifo), ["8"]);
+}
+
 #[test]
 fn priorities_may_change_while_jobs_wait() {
     let mut fifo = fifo();

@@ -12,6 +12,7 @@ use flux_plugin::types::{
     TokenRefusal,
 };
 use serde_json::Value;
+use std::rc::Rc;
 
 /// How many jobs of the queue get an estimate of their start.
 const FORECAST: usize = 8;
@@ -20,12 +21,17 @@ const FORECAST_PAUSE: f64 = 1.0;
 /// Decisions between two looks at the clock.
 const STRIDE: usize = 32;
 
+/// Most jobs behind a head that waits that are looked at for nodes that nobody before them wants.
+const BESIDE: usize = 1000;
+/// The effect that tells how many jobs are taken from now on, while some of them are set aside.
+const QUEUE_DEPTH: &str = "queue-depth";
+
 const FORECAST_TIMER: &str = "forecast";
 
 /// Which jobs may start while the first of the queue waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// None.
+    /// Those that nodes will do for which no job before them waits.
     Fcfs,
     /// Those among the first of the queue that do not delay its head (EASY).
     Backfill {
@@ -43,6 +49,8 @@ pub struct Engine {
     queue: Queue,
     /// State of the nodes for which jobs were set aside.
     aside_for: u64,
+    /// How many jobs were set aside when that was last told.
+    aside_told: usize,
     forecast_at: f64,
     forecast_due: bool,
     /// Something changed since the last look for jobs to start early.
@@ -63,6 +71,7 @@ impl Engine {
             pool: Pool::default(),
             queue: Queue::default(),
             aside_for: 0,
+            aside_told: 0,
             forecast_at: 0.0,
             forecast_due: false,
             changed: true,
@@ -85,8 +94,9 @@ impl Engine {
     }
 
     /// As [`Scheduler::ready`].
-    pub fn ready(&self) -> Depth {
-        self.depth
+    pub fn ready(&mut self) -> Depth {
+        self.aside_told = self.queue.aside();
+        self.depth_now()
     }
 
     /// As [`Scheduler::update`].
@@ -115,11 +125,15 @@ impl Engine {
                 return Pass { decisions, more: true };
             }
         }
-        if let Policy::Backfill { depth } = self.policy
-            && !self.backfill(depth, end, &mut decisions)
-        {
-            return Pass { decisions, more: true };
+        match self.policy {
+            Policy::Fcfs => self.beside_head(&mut decisions),
+            Policy::Backfill { depth } => {
+                if !self.backfill(depth, end, &mut decisions) {
+                    return Pass { decisions, more: true };
+                }
+            }
         }
+        decisions.extend(self.depth_moved());
         self.forecast(&mut decisions);
         Pass { decisions, more: false }
     }
@@ -198,8 +212,13 @@ impl Engine {
 
     /// Deals with the first job. False when it has to wait for its turn, or there is none.
     fn step(&mut self, decisions: &mut Vec<Decision>) -> bool {
-        let Some(head) = self.queue.head() else { return false };
-        let id = head.id;
+        let Some(id) = self.queue.head().map(|head| head.id) else { return false };
+        self.settle(id, decisions)
+    }
+
+    /// Starts a job, denies it or sets it aside. False when it has to wait for its turn.
+    fn settle(&mut self, id: JobId, decisions: &mut Vec<Decision>) -> bool {
+        let Some(head) = self.queue.get_mut(id) else { return false };
         let end = match head.want.duration {
             duration if duration > 0.0 => host::now() + duration,
             _ => self.pool.expiration,
@@ -218,7 +237,7 @@ impl Engine {
                 }
                 if head.has_nodes != Some(self.pool.nodes_generation()) {
                     if !self.pool.has_nodes(&head.want) {
-                        self.set_aside(decisions);
+                        self.set_aside(id, decisions);
                         return true;
                     }
                     head.has_nodes = Some(self.pool.nodes_generation());
@@ -229,12 +248,66 @@ impl Engine {
         true
     }
 
-    /// The first job waits for nodes that are down or drained, perhaps for days: the others do not
-    /// wait for it.
-    fn set_aside(&mut self, decisions: &mut Vec<Decision>) {
-        let Some(pending) = self.queue.set_head_aside() else { return };
+    /// A job waits for nodes that are down or drained, perhaps for days: the others do not wait for
+    /// it.
+    fn set_aside(&mut self, id: JobId, decisions: &mut Vec<Decision>) {
+        let Some(pending) = self.queue.set_aside(id) else { return };
         decisions.extend(announce(pending, None));
         decisions.extend(explain(pending, 0, &mut self.pool));
+    }
+
+    /// Jobs that are set aside do not use up what is taken at a time: enough of them would keep
+    /// those from being seen that could start.
+    fn depth_moved(&mut self) -> Option<Decision> {
+        let aside = self.queue.aside();
+        if std::mem::replace(&mut self.aside_told, aside) == aside {
+            return None;
+        }
+        let Depth::Limited(depth) = self.depth_now() else { return None };
+        Some(Decision::Effect(Effect::Other((QUEUE_DEPTH.into(), depth.to_string()))))
+    }
+
+    fn depth_now(&self) -> Depth {
+        let aside = u32::try_from(self.queue.aside()).unwrap_or(u32::MAX);
+        match self.depth {
+            Depth::Limited(depth) => Depth::Limited(depth.saturating_add(aside)),
+            Depth::Unlimited => Depth::Unlimited,
+        }
+    }
+
+    /// The first job waits. Those behind it do not delay it, nor one another, on nodes that none
+    /// before them can use: those of another queue, say.
+    fn beside_head(&mut self, decisions: &mut Vec<Decision>) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        let Some(head) = self.queue.head() else { return };
+        let (id, want) = (head.id, head.want.clone());
+        let Ok(Some(ranks)) = self.pool.eligible(&want) else { return };
+        let mut awaited = (*ranks).clone();
+        let mut waiting = vec![ranks];
+        for id in self.queue.after(id, BESIDE) {
+            if awaited.count() >= self.pool.len() as u64 {
+                return;
+            }
+            let Some(want) = self.queue.get(id).map(|pending| pending.want.clone()) else {
+                continue;
+            };
+            let ranks = match self.pool.eligible(&want) {
+                Ok(Some(ranks)) => ranks,
+                Ok(None) => return,
+                // It is denied when it is its turn.
+                Err(_) => continue,
+            };
+            // Many jobs have the same constraint.
+            if waiting.iter().any(|other| Rc::ptr_eq(other, &ranks)) {
+                continue;
+            }
+            if awaited.intersects(&ranks) || !self.settle(id, decisions) {
+                awaited.union_with(&ranks);
+                waiting.push(ranks);
+            }
+        }
     }
 
     /// The job leaves the queue with what it was granted.

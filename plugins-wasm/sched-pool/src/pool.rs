@@ -381,8 +381,18 @@ impl Pool {
         })
     }
 
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     /// Ranks that satisfy the constraint; none where there is none.
-    fn eligible(&mut self, want: &Want) -> Result<Option<Rc<Idset>>, NoGrant> {
+    pub(crate) fn eligible(&mut self, want: &Want) -> Result<Option<Rc<Idset>>, NoGrant> {
         let Some(text) = &want.constraint else { return Ok(None) };
         if let Some(ranks) = self.eligible.get(text) {
             return Ok(Some(ranks.clone()));

@@ -59,10 +59,16 @@ impl Queue {
         self.jobs.remove(&key).or_else(|| self.aside.remove(&key))
     }
 
-    /// Sets the first job aside.
-    pub fn set_head_aside(&mut self) -> Option<&mut Pending> {
-        let (key, pending) = self.jobs.pop_first()?;
+    /// Sets a job aside.
+    pub fn set_aside(&mut self, id: JobId) -> Option<&mut Pending> {
+        let key = (Reverse(*self.priorities.get(&id)?), id);
+        let pending = self.jobs.remove(&key)?;
         Some(self.aside.entry(key).or_insert(pending))
+    }
+
+    /// How many jobs are set aside.
+    pub fn aside(&self) -> usize {
+        self.aside.len()
     }
 
     /// Those that were set aside are back in their places.
@@ -87,6 +93,12 @@ impl Queue {
     pub fn get(&self, id: JobId) -> Option<&Pending> {
         let priority = self.priorities.get(&id)?;
         self.jobs.get(&(Reverse(*priority), id))
+    }
+
+    /// As [`Queue::get`].
+    pub fn get_mut(&mut self, id: JobId) -> Option<&mut Pending> {
+        let priority = self.priorities.get(&id)?;
+        self.jobs.get_mut(&(Reverse(*priority), id))
     }
 
     /// The next jobs behind one, at most `count`; none behind one that is not there.

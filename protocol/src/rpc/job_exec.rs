@@ -65,6 +65,17 @@ pub struct CriticalRanksRequest {
     pub ranks: String,
 }
 
+/// Start or finish a simulated job by hand.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OverrideRequest {
+    /// `start` or `finish`.
+    pub event: String,
+    pub jobid: JobId,
+    /// wait(2) status, for `finish`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<i32>,
+}
+
 /// Sent with the no-response flag and matchtag 0, and answered all the same.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BarrierRequest {
@@ -73,7 +84,14 @@ pub struct BarrierRequest {
     pub rank: i64,
 }
 
-json_payload!(StartRequest, StartResponse, ExpirationRequest, CriticalRanksRequest, BarrierRequest);
+json_payload!(
+    StartRequest,
+    StartResponse,
+    ExpirationRequest,
+    CriticalRanksRequest,
+    OverrideRequest,
+    BarrierRequest,
+);
 
 methods! {
     /// An errnum response ends the interface.
@@ -81,6 +99,8 @@ methods! {
     Expiration: "job-exec.expiration", Owner, One, ExpirationRequest => Empty;
     /// ENOENT: no such job; EPERM: another's job.
     CriticalRanks: "job-exec.critical-ranks", User, One, CriticalRanksRequest => Empty;
+    /// ENOENT "Job not found"; EPERM: another's job; EINVAL: not to be started by hand, or not now.
+    Override: "job-exec.override", User, One, OverrideRequest => Empty;
     /// ENOENT "job not found"; EPERM: another's job; EIO: the job has an exception.
     ShellBarrier: "job-exec.shell-barrier", User, One, BarrierRequest => Empty;
 }

@@ -11,6 +11,8 @@ use super::config::Credits;
 use crate::job::Job;
 use crate::log::Log;
 
+const COMPONENT: &str = "output.client";
+
 #[derive(Debug)]
 pub(crate) struct Remote {
     flux: Client,
@@ -56,10 +58,13 @@ impl Remote {
             if name == "log" {
                 crate::log::say(format_args!("can't send to the leader: {e}"));
             } else {
-                log.error("output.client", format_args!("can't send to the leader: {e}"));
+                log.error(COMPONENT, format_args!("can't send to the leader: {e}"));
             }
         }
         self.left -= 1;
+        if self.left == 0 {
+            log.debug(COMPONENT, "flow control stop");
+        }
         if self.left <= self.credits.low && !self.asking {
             self.ask();
         }
@@ -80,11 +85,14 @@ impl Remote {
 
     pub(crate) fn granted(&mut self, grant: Result<i64, RpcError>, log: &Log) {
         self.asking = false;
+        if self.left <= 0 {
+            log.debug(COMPONENT, "flow control start");
+        }
         match grant {
             Ok(credits) => self.left += credits,
             Err(e) => {
                 // Better too much on the way than tasks that hang.
-                log.error("output.client", format_args!("getcredit failed: {e}"));
+                log.error(COMPONENT, format_args!("getcredit failed: {e}"));
                 self.left += self.credits.high;
             }
         }

@@ -22,6 +22,7 @@ use crate::startup::Startup;
 use crate::task;
 use crate::terminus::{self, Terminus};
 use crate::tmpdir::{self, JobTmpdir};
+use crate::topology;
 use crate::{batch, files, oom, rlimit};
 
 /// Pieces of output that wait for the shell; more stay in the pipes.
@@ -135,10 +136,13 @@ async fn set_up(
     files::extract_job_files(job, tmpdir.path(), flux).await?;
     files::stage_in(job, tmpdir.path(), flux, log).await?;
     let pmi = Pmi::new(job, flux, log, pmi_events)?;
-    let input = Input::new(job, journal)?;
+    let input = Input::new(job, log, journal)?;
     let tags = Tags::of(job, Some(&tmpdir_text));
     let output = Output::new(job, tags, flux, log, journal)?;
     let affinity = Affinity::new(job, log)?;
+    if let Some(file) = topology::write(job, tmpdir.path(), flux, log).await? {
+        environment.set_topology(file);
+    }
     if let Some(gpus) = Gpus::new(job, log)? {
         environment.set_gpus(gpus);
     }

@@ -53,11 +53,15 @@ impl Barrier {
         }
     }
 
-    pub(super) fn shell_exited(&self, _: i32) {
+    /// A shell has ended: those that have entered wait for it in vain.
+    pub(super) fn shell_exited(&self, context: &Context) {
         self.exited.set(self.exited.get() + 1);
+        if self.is_broken() {
+            self.fail(context);
+        }
     }
 
-    pub(super) fn is_broken(&self) -> bool {
+    fn is_broken(&self) -> bool {
         self.exited.get() > 0 && !self.entered.borrow().is_empty()
     }
 }

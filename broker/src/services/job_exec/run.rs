@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::idset::Idset;
 use flux_protocol::r::ResourceSet;
@@ -37,11 +39,15 @@ pub(super) struct Run {
     shells: Shells,
     pub(super) barrier: Barrier,
     expiration: Cell<f64>,
+    /// Seconds by which the start was late, once it is known.
+    delay: Cell<Option<f64>>,
     expiration_moved: Notify,
     critical: RefCell<Option<Idset>>,
     /// A fatal exception came; nothing new is started.
     ended: Cell<bool>,
+    canceled: Cell<bool>,
     pub(super) ending: Notify,
+    pub(super) hand: simulate::Hand,
 }
 
 impl Run {
@@ -72,6 +78,7 @@ impl Run {
             userid: request.userid,
             jobspec,
             expiration: Cell::new(r.expiration),
+            delay: Cell::new(None),
             shells: Shells::new(&r),
             barrier: Barrier::new(r.nnodes()),
             r,
@@ -81,7 +88,9 @@ impl Run {
             expiration_moved: Notify::new(),
             critical: RefCell::default(),
             ended: Cell::new(false),
+            canceled: Cell::new(false),
             ending: Notify::new(),
+            hand: simulate::Hand::default(),
         })
     }
 
@@ -129,7 +138,21 @@ impl Run {
             "implementation": if simulate::test(&self.jobspec).is_some() { "testexec" } else { "bulk-exec" },
             "ranks": self.r.ranks().to_string(),
             "active_shells": self.shells.active(),
+            "expiration": self.settings.end(
+                self.r.starttime,
+                self.r.starttime + self.delay.get().unwrap_or(0.0),
+                self.expiration.get(),
+            ),
         })
+    }
+
+    /// Somebody starts or ends the job, whose execution is simulated.
+    pub(super) fn by_hand(&self, event: &str, status: i32) -> Result<(), Failure> {
+        let is_by_hand = simulate::test(&self.jobspec).is_some_and(|test| test.is_by_hand());
+        match is_by_hand {
+            true => self.hand.tell(event, status),
+            false => Err(Failure::new(Errno::EINVAL, "Job not in exec override mode")),
+        }
     }
 
     /// Tell the job manager.
@@ -151,7 +174,10 @@ impl Run {
 
     /// A fatal exception was raised on the job, here or elsewhere.
     pub(super) fn exception(self: &Rc<Self>, context: &Context, kind: &str) {
-        if self.ended.replace(true) {
+        let is_first = !self.ended.replace(true);
+        // Who cancels a job whose time is up wants it to end by the usual signal.
+        let is_cancel = kind == "cancel" && !self.canceled.replace(true);
+        if !is_first && !is_cancel {
             return;
         }
         self.barrier.fail(context);
@@ -240,6 +266,26 @@ impl Run {
         self.finish(status);
     }
 
+    /// When the job that starts now is to end. A prolog that took a good part of a short job's time
+    /// is made up for.
+    fn end(&self, context: &Context) -> f64 {
+        let now = crate::time::unix_seconds(SystemTime::now());
+        let expiration = self.expiration.get();
+        let started = match self.delay.get() {
+            Some(delay) => self.r.starttime + delay,
+            None => {
+                self.delay.set(Some(now - self.r.starttime));
+                now
+            }
+        };
+        let end = self.settings.end(self.r.starttime, started, expiration);
+        if end > expiration {
+            let text = format!("{}: expires {:.1}s later", self.id.f58(), end - expiration);
+            context.log(Severity::Debug, text);
+        }
+        end
+    }
+
     /// Raise a timeout when the allocation expires; whenever it is moved, count anew.
     pub(super) async fn watch_expiration(
         self: Rc<Self>,
@@ -247,12 +293,11 @@ impl Run {
     ) -> std::convert::Infallible {
         loop {
             let moved = self.expiration_moved.notified();
-            let expiration = self.expiration.get();
-            if expiration <= 0.0 {
+            if self.expiration.get() <= 0.0 {
                 moved.await;
                 continue;
             }
-            let left = expiration - crate::time::unix_seconds(SystemTime::now());
+            let left = self.end(&context) - crate::time::unix_seconds(SystemTime::now());
             let left = Duration::try_from_secs_f64(left.max(0.0)).unwrap_or(Duration::MAX);
             tokio::select! {
                 () = moved => continue,

@@ -204,7 +204,7 @@ impl Run {
             let host = self.shells().host(index);
             self.tell_exception("exec", &format!("IMP on {host}: {refusal}"));
         }
-        self.barrier.shell_exited(status);
+        self.barrier.shell_exited(context);
         // When the job is ended, its shells are killed at the last.
         if libc::WIFSIGNALED(status) && !self.has_ended() {
             self.shell_killed(context, index, libc::WTERMSIG(status));

@@ -2,16 +2,21 @@
 //!
 //! Nothing is run; the job lasts for `run_duration` (FSD; without one for the job's own duration)
 //! and ends with `wait_status`. `mock_exception` (`init`, `starting` or `run`) raises an exception
-//! at that point.
+//! at that point. With `override`, the job starts when `job-exec.override` says so; one without a
+//! duration ends so, too.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
 use flux_protocol::rpc::job_exec::StartEvent;
 use flux_protocol::rpc::kvs;
 use flux_protocol::treeobj::Treeobj;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::Context;
 use super::guest::event_line;
@@ -28,6 +33,54 @@ pub(super) struct Test {
     wait_status: i32,
     #[serde(default)]
     mock_exception: Option<String>,
+    /// Not 0: start by hand.
+    #[serde(default, rename = "override")]
+    by_hand: i64,
+}
+
+impl Test {
+    pub(super) fn is_by_hand(&self) -> bool {
+        self.by_hand != 0
+    }
+}
+
+/// What somebody says of a job that goes by hand.
+#[derive(Debug, Default)]
+pub(super) struct Hand {
+    started: Cell<bool>,
+    /// wait(2) status with which it ends.
+    finished: Cell<Option<i32>>,
+    moved: Notify,
+}
+
+impl Hand {
+    pub(super) fn tell(&self, event: &str, status: i32) -> Result<(), Failure> {
+        let invalid = |text: &str| Err(Failure::new(Errno::EINVAL, text));
+        match (event, self.started.get()) {
+            ("start", true) => return invalid("Job already running"),
+            ("finish", false) => return invalid("Job not running"),
+            ("start", false) => self.started.set(true),
+            ("finish", true) => self.finished.set(Some(status)),
+            _ => return invalid("Invalid event"),
+        }
+        self.moved.notify_waiters();
+        Ok(())
+    }
+
+    async fn started(&self) {
+        while !self.started.get() {
+            self.moved.notified().await;
+        }
+    }
+
+    async fn finished(&self) -> i32 {
+        loop {
+            if let Some(status) = self.finished.get() {
+                return status;
+            }
+            self.moved.notified().await;
+        }
+    }
 }
 
 /// Nothing when the job is a real one.
@@ -46,6 +99,15 @@ pub(super) async fn run(run: &Rc<Run>, context: &Context, test: Test) {
         log(run, context, &["init"], 0).await;
         return run.finish_simulated(0x100);
     }
+    let is_started = tokio::select! {
+        () = run.hand.started(), if test.is_by_hand() => true,
+        () = ended(run), if test.is_by_hand() => false,
+        else => true,
+    };
+    if !is_started {
+        log(run, context, &["init", "starting", "complete", "done"], TERMINATED).await;
+        return run.finish_simulated(TERMINATED);
+    }
     run.tell(StartEvent::Start {});
     log(run, context, &["init", "starting"], 0).await;
     if mock("run") {
@@ -54,6 +116,7 @@ pub(super) async fn run(run: &Rc<Run>, context: &Context, test: Test) {
     let timer = run.clone().watch_expiration(context.clone());
     let status = tokio::select! {
         () = wait(run, duration(run, &test)) => test.wait_status,
+        status = run.hand.finished() => status,
         () = ended(run) => TERMINATED,
         never = timer => match never {},
     };

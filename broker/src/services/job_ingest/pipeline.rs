@@ -40,11 +40,7 @@ const INACTIVITY: Duration = Duration::from_secs(5);
 type Judged = Result<Request, (Errno, String)>;
 
 impl Pipeline {
-    pub(super) async fn load(context: &Context) -> Result<Pipeline, Failure> {
-        Pipeline::load_from(context, &context.config()).await
-    }
-
-    pub(super) async fn load_from(context: &Context, config: &Config) -> Result<Pipeline, Failure> {
+    pub(super) async fn load(context: &Context, config: &Config) -> Result<Pipeline, Failure> {
         check(config)?;
         // Faults are in the log without a notice, and there is nothing else to do about them.
         let (mut host, _) =

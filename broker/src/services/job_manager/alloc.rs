@@ -4,7 +4,6 @@
 //! takes at a time (`ready`), and is sent the jobs with the highest priority. Requests carry no
 //! matchtag: responses are told apart by the job id.
 
-use std::collections::HashSet;
 use std::rc::Rc;
 
 use flux_protocol::errno::Errno;
@@ -21,7 +20,7 @@ use tokio::sync::Notify;
 use super::admission::Match;
 use super::job::{Job, State};
 use super::queues::queue_of;
-use super::waiting::Waiting;
+use super::waiting::{Plan, QueueName, Waiting, lacks, plan};
 use super::{Context, JobManager};
 use crate::call::{Call, Sender};
 use crate::log::Severity;
@@ -31,13 +30,15 @@ use crate::log::Severity;
 pub struct Alloc {
     /// Waiting here, first come first; held jobs are not in it.
     queue: Waiting,
-    sent: HashSet<JobId>,
+    sent: Waiting,
     scheduler: Option<Scheduler>,
     had_scheduler: bool,
     /// What a scheduler is to be told when it is ready, because it was freed after its hello had
     /// told it of it.
     freed_since_hello: Option<Vec<sched::FreeRequest>>,
     running: u64,
+    /// It will be looked at in a later turn what the scheduler is to have.
+    reordered: bool,
     /// Told whenever resources go back.
     pub(super) freed: Rc<Notify>,
 }
@@ -89,7 +90,12 @@ impl JobManager {
             let after = context.clone();
             context.later(move |manager: &mut JobManager| manager.act(&after, id));
         }
-        if self.alloc.sent.contains(&id) && !job.pending.alloc_cancel_sent {
+        self.alloc_cancel(context, id);
+    }
+
+    fn alloc_cancel(&mut self, context: &Context, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if self.alloc.sent.contains(id) && !job.pending.alloc_cancel_sent {
             job.pending.alloc_cancel_sent = true;
             let request = sched::CancelRequest { id };
             notify::<sched::Cancel>(context, &request);
@@ -131,11 +137,22 @@ impl JobManager {
 
     /// The priority of a job changed while it was queued, or sent.
     pub(super) fn alloc_reorder(&mut self, context: &Context, id: JobId, priority: u32) {
-        if self.alloc.sent.contains(&id) {
+        if priority == super::job::priority::MIN {
+            return self.alloc_dequeue(context, id);
+        }
+        if self.alloc.sent.reorder(id, priority) {
             let jobs = vec![(id, i64::from(priority))];
             notify::<sched::Prioritize>(context, &sched::PrioritizeRequest { jobs });
         } else {
             self.alloc.queue.reorder(id, priority);
+        }
+        // Many are reordered at a time.
+        if !std::mem::replace(&mut self.alloc.reordered, true) {
+            let after = context.clone();
+            context.later(move |manager: &mut JobManager| {
+                manager.alloc.reordered = false;
+                manager.alloc_all(&after);
+            });
         }
     }
 
@@ -152,13 +169,31 @@ impl JobManager {
             };
             self.send_alloc(context, id);
         }
+        let queues = &self.queues;
+        let is_started = |name: &QueueName| queues.is_started(name);
+        if !lacks(&self.alloc.queue, &self.alloc.sent, limit, is_started) {
+            return;
+        }
+        let Plan { send, recall } = plan(&self.alloc.queue, &self.alloc.sent, limit, is_started);
+        // Those that were recalled before and have not come back make room when they have.
+        let mut room = send.len().saturating_sub(recall.len());
+        for id in recall {
+            self.alloc_cancel(context, id);
+        }
+        for id in send {
+            if room > 0 {
+                room -= 1;
+                self.alloc.queue.remove(id);
+                self.send_alloc(context, id);
+            }
+        }
     }
 
     fn send_alloc(&mut self, context: &Context, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.pending.alloc_queued = false;
         job.pending.alloc_sent = true;
-        self.alloc.sent.insert(id);
+        self.alloc.sent.insert(id, queue_of(job), job.queue_priority());
         let request = sched::AllocRequest {
             id,
             priority: i64::from(job.queue_priority()),
@@ -186,9 +221,8 @@ impl JobManager {
         let stopped: Vec<JobId> = self
             .alloc
             .sent
-            .iter()
+            .ids()
             .filter(|id| self.jobs.get(id).is_some_and(|job| !self.queues.is_started_for(job)))
-            .copied()
             .collect();
         for id in stopped {
             self.alloc_dequeue(context, id);
@@ -226,7 +260,7 @@ impl JobManager {
                 }
                 return;
             }
-            _ if !self.alloc.sent.remove(&id) => {
+            _ if !self.alloc.sent.remove(id) => {
                 context.log(Severity::Err, format!("alloc: unexpected response for {id}"));
                 return;
             }
@@ -301,7 +335,7 @@ impl JobManager {
         context.log(Severity::Debug, reason);
         self.alloc.scheduler = None;
         self.alloc.freed_since_hello = None;
-        let sent: Vec<JobId> = self.alloc.sent.drain().collect();
+        let sent: Vec<JobId> = self.alloc.sent.drain();
         for id in sent {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             job.pending.alloc_sent = false;

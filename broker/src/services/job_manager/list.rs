@@ -29,9 +29,12 @@ impl JobManager {
         jobs.sort_by_key(|job| {
             (job.has_resources, std::cmp::Reverse(job.queue_priority()), job.id)
         });
+        // Jobs that have ended and that somebody is still to ask for come last, and all of them.
+        let zombies = self.wait.zombies().filter_map(|id| self.jobs.get(&id));
         let jobs = jobs
             .into_iter()
             .take(limit)
+            .chain(zombies)
             .map(|job| rpc::ListedJob {
                 id: job.id,
                 userid: job.userid,

@@ -5,7 +5,7 @@ use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::payload::{Empty, Object};
-use flux_protocol::rpc::{job_exec, job_manager as rpc};
+use flux_protocol::rpc::{job_exec, job_manager as rpc, sched};
 use serde_json::{Value, json};
 
 use super::job::State;
@@ -41,14 +41,39 @@ impl JobManager {
         let cred = call.cred();
         self.plugins_update(context, id, cred, request.updates, move |manager, context, result| {
             match result {
-                Ok(updates) => manager.updated(context, id, &updates, call),
+                Ok(updates) => manager.updated(context, id, updates, call),
                 Err(failure) => call.fail(failure),
             }
         });
     }
 
+    /// Allowed by the plugins. Who holds the resources of a job that runs has a say in when it ends.
+    fn updated(&mut self, context: &Context, id: JobId, updates: Object, call: Call<Empty>) {
+        let expiration = match self.moved_expiration(id, &updates) {
+            Ok(expiration) => expiration,
+            Err(failure) => return call.fail(failure),
+        };
+        let bypass = self.jobs.get(&id).is_some_and(|job| job.alloc_bypass);
+        let Some(expiration) = expiration.filter(|_| !bypass) else {
+            return self.allowed(context, id, &updates, call);
+        };
+        let request = sched::ExpirationRequest { id, expiration };
+        let (handle, after) = (context.handle().clone(), context.clone());
+        context.spawn(
+            async move { handle.rpc::<sched::Expiration>(&request).await },
+            move |manager: &mut JobManager, result: Result<Empty, Failure>| match result {
+                // Without a scheduler nobody objects.
+                Err(refusal) if refusal.errno != Errno::ENOSYS => {
+                    let text = format!("scheduler refused expiration update: {refusal}");
+                    call.fail(Failure::new(refusal.errno, text));
+                }
+                _ => manager.allowed(&after, id, &updates, call),
+            },
+        );
+    }
+
     /// Allowed: an event, and an answer when it is stored.
-    fn updated(&mut self, context: &Context, id: JobId, updates: &Object, call: Call<Empty>) {
+    fn allowed(&mut self, context: &Context, id: JobId, updates: &Object, call: Call<Empty>) {
         if self.active_job(id).is_err() {
             return call.fail(Failure::new(Errno::EINVAL, "job is inactive"));
         }

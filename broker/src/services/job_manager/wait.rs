@@ -68,6 +68,11 @@ impl Wait {
         self.calls.take(|_, id| *id == ANY && !std::mem::replace(&mut taken, true))
     }
 
+    /// Jobs that have ended, and that nobody has waited for yet.
+    pub(super) fn zombies(&self) -> impl Iterator<Item = JobId> + '_ {
+        self.zombies.iter().copied()
+    }
+
     fn reap(&mut self, id: JobId) -> Option<rpc::WaitResponse> {
         self.zombies.retain(|zombie| *zombie != id);
         self.results.remove(&id)

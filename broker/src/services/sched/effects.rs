@@ -9,7 +9,21 @@ use serde_json::{Value, json};
 
 use super::{Context, Sched, blank, parse};
 use crate::log::Severity;
-use crate::plugin::types::{Change, DrainNodes, Effect, JobException, Timer};
+use crate::plugin::types::{Change, Depth, DrainNodes, Effect, JobException, Timer};
+
+/// An effect without a type of its own: how many requests are taken at a time from now on.
+const QUEUE_DEPTH: &str = "queue-depth";
+
+/// A number that is not 0, or `"unlimited"`.
+fn depth(json: &str) -> Option<Depth> {
+    match serde_json::from_str(json).ok()? {
+        Value::String(text) => (text == "unlimited").then_some(Depth::Unlimited),
+        number => {
+            let number = u32::try_from(number.as_u64()?).ok()?;
+            (number > 0).then_some(Depth::Limited(number))
+        }
+    }
+}
 
 impl Sched {
     pub(super) fn effect(&mut self, context: &Context, effect: Effect) {
@@ -24,6 +38,13 @@ impl Sched {
             Effect::CancelTimer(name) => self.cancel_timer(&name),
             Effect::Drain(drain) => drain_nodes(context, drain),
             Effect::Raise(exception) => raise(context, exception),
+            Effect::Other((name, json)) if name == QUEUE_DEPTH => match depth(&json) {
+                Some(depth) => super::tell_depth(context, depth),
+                None => {
+                    let plugin = self.scheduler.plugin().name();
+                    context.log(Severity::Err, format!("{plugin}: {QUEUE_DEPTH}: {json}"));
+                }
+            },
             other => {
                 let text = format!("{other:?}");
                 let name = text.split('(').next().unwrap_or_default();

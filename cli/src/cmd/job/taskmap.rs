@@ -62,7 +62,12 @@ impl TaskmapCommand {
             }
             outln!("{}", tasks.encode());
         } else if let Some(node) = self.ntasks {
-            outln!("{}", map.ntasks(node));
+            let count = map.ntasks(node);
+            if count == 0 {
+                let text = format_args!("failed to get task count for node {node}");
+                return Err(Failure::new(text));
+            }
+            outln!("{count}");
         } else if let Some(task) = self.nodeid.or(self.hostname) {
             let node = map.nodeid(task).ok_or_else(|| {
                 Failure::new(format_args!("failed to get nodeid for task {task}"))
