@@ -34,6 +34,8 @@ impl Rundir {
     pub fn create(attrs: &Attrs, rank: u32) -> Result<Rundir, RundirError> {
         let mut rundir = Rundir::default();
         let path = rundir.prepare(attrs, "rundir", true)?;
+        let cleanup = if rundir.remove.contains(&path) { "1" } else { "0" };
+        attrs.put("rundir-cleanup", cleanup, Access::Immutable);
         attrs.put("rundir", path.to_string_lossy(), Access::Immutable);
         if rank == 0 && attrs.get("statedir").is_some() {
             let path = rundir.prepare(attrs, "statedir", false)?;

@@ -34,6 +34,19 @@ impl Context {
             .await
             .map_err(|error| open_failure(&error).prefix(self.open_prefix.clone()))
     }
+
+    /// A URI that the instance has told, as it is to be used from here: below `flux proxy` to
+    /// another host its sockets are over there.
+    pub(crate) fn seen_from_here(&self, uri: String) -> String {
+        through_proxy(self.env.get("FLUX_PROXY_REMOTE"), uri)
+    }
+}
+
+fn through_proxy(remote: Option<&str>, uri: String) -> String {
+    match (remote, uri.strip_prefix("local://")) {
+        (Some(remote), Some(path)) => format!("ssh://{remote}{path}"),
+        _ => uri,
+    }
 }
 
 /// The errno in words, as programs expect it, and where there is more to say, that too.
@@ -51,4 +64,17 @@ fn open_failure(error: &OpenError) -> Failure {
         error => format!(" ({error})"),
     };
     Failure::new(format_args!("flux_open: {}{detail}", error.errno()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_behind_a_proxy_is_on_the_host_of_the_proxy() {
+        let through = |remote, uri: &str| through_proxy(remote, uri.to_owned());
+        assert_eq!(through(Some("u@h"), "local:///run/x"), "ssh://u@h/run/x");
+        assert_eq!(through(Some("u@h"), "ssh://other/run/x"), "ssh://other/run/x");
+        assert_eq!(through(None, "local:///run/x"), "local:///run/x");
+    }
 }

@@ -141,6 +141,7 @@ async fn go_up(context: &mut Context, options: &Options) -> Result<(), Failure> 
         let flux = context.connect().await?;
         // The outermost instance has no parent.
         let Ok(uri) = flux.attr("parent-uri").await else { break };
+        let uri = context.seen_from_here(uri);
         context.env.set("FLUX_URI", &uri);
         match flux.attr("parent-kvs-namespace").await {
             Ok(namespace) => context.env.set("FLUX_KVS_NAMESPACE", &namespace),

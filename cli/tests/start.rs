@@ -114,6 +114,36 @@ fn a_log_that_can_not_be_written_ends_the_start() {
     }
 }
 
+/// A shell around a script would get the signals that are meant for the script.
+#[test]
+fn a_script_is_started_without_a_shell_and_a_line_with_one() {
+    let tmp = tempfile::tempdir().unwrap();
+    let script = tmp.path().join("script");
+    std::fs::write(&script, "#!/bin/sh\ncat /proc/$PPID/comm\n").unwrap();
+    Command::new("chmod").arg("+x").arg(&script).status().unwrap();
+    let run = |line: &str| text(&start(&["-s", "1", line], tmp.path()).stdout);
+    assert_eq!(run(&script.display().to_string()), "flux-broker-0\n");
+    assert_eq!(run(&format!("{}; true", script.display())), "sh\n");
+}
+
+#[test]
+fn an_instance_tells_whether_its_rundir_goes_with_it() {
+    let tmp = tempfile::tempdir().unwrap();
+    let given = tmp.path().display().to_string();
+    for (args, expected) in [
+        (vec![], "1\n"),
+        (vec![format!("-Srundir={given}")], "0\n"),
+        (vec![format!("-Srundir={given}/new")], "1\n"),
+        (vec![format!("-Srundir={given}/kept"), "-Srundir-cleanup=0".to_owned()], "0\n"),
+    ] {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let args = [&args, &["flux", "getattr", "rundir-cleanup"][..]].concat();
+        let output = start(&args, tmp.path());
+        assert_eq!(text(&output.stdout), expected, "{args:?} {}", text(&output.stderr));
+    }
+    assert!(tmp.path().join("kept").is_dir() && !tmp.path().join("new").exists());
+}
+
 #[test]
 fn who_repairs_an_instance_from_a_shell_is_told_where_it_is() {
     let tmp = tempfile::tempdir().unwrap();

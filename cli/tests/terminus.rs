@@ -112,6 +112,9 @@ echo detached $? $(grep -c 'Client requested detach' out)
 echo end | flux terminus attach -p 0
 until ! flux terminus list >/dev/null 2>&1; do sleep 0.1; done
 flux terminus attach 0
+flux terminus start -d sleep 3600
+printf '\\034' | flux terminus attach 0 | grep -o 'Client requested detach'
+flux terminus kill-server
 true
 ");
     assert_eq!(
@@ -121,6 +124,7 @@ true
 130
 detached 0 1
 flux-terminus: Invalid session or server at UID-terminus.0
+Client requested detach
 "
     );
 }

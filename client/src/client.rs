@@ -222,15 +222,7 @@ impl Client {
     /// The value of a broker attribute. ENOENT: there is none of that name.
     pub async fn attr(&self, name: &str) -> Result<String, RpcError> {
         let request = attr::GetRequest { name: name.to_owned() };
-        let value = self.rpc::<attr::Get>(Nodeid::ANY, &request).await?.value;
-        // Behind a proxy the socket of the parent is on the host that the proxy leads to.
-        if name == "parent-uri"
-            && let Some(path) = value.strip_prefix("local://")
-            && let Ok(remote) = std::env::var("FLUX_PROXY_REMOTE")
-        {
-            return Ok(format!("ssh://{remote}{path}"));
-        }
-        Ok(value)
+        Ok(self.rpc::<attr::Get>(Nodeid::ANY, &request).await?.value)
     }
 
     /// Wait until all that was sent is out of this process; before exit after a last notify.

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use nix::unistd::AccessFlags;
+
 /// A command line with the way in which it is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Script {
@@ -17,10 +19,12 @@ pub enum Script {
 
 impl Script {
     /// As the arguments of `flux start` and `flux broker` mean it: a single one is a line for the
-    /// shell, none is the shell.
+    /// shell, none is the shell. One that names a program is started without a shell, which would
+    /// stay and get the signals that are meant for the program.
     pub fn from_args(args: &[String]) -> Script {
         match args {
             [] => Script::Shell,
+            [path] if is_program(path) => Script::Program(args.to_vec()),
             [line] => Script::Line(line.clone()),
             _ => Script::Program(args.to_vec()),
         }
@@ -37,6 +41,13 @@ impl Script {
             Script::Shell => name(user_shell()),
         }
     }
+}
+
+fn is_program(path: &str) -> bool {
+    let may = AccessFlags::R_OK | AccessFlags::X_OK;
+    !path.contains(char::is_whitespace)
+        && Path::new(path).is_file()
+        && nix::unistd::access(path, may).is_ok()
 }
 
 /// Command lines that are to run at a state, by its name; the last that was pushed runs first.

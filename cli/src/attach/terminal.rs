@@ -19,8 +19,8 @@ use tokio::task::AbortHandle;
 use crate::failure::Failure;
 
 const CHUNK: usize = 4096;
-/// Control and right bracket: away from the terminal, which stays.
-const DETACH: u8 = 0x1d;
+/// Control and backslash: away from the terminal, which stays.
+const DETACH: u8 = 0x1c;
 /// How often it is made sure that the other end is still there.
 const KEEPALIVE: Duration = Duration::from_secs(1);
 

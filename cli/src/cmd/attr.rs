@@ -38,6 +38,7 @@ impl Getattr {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let flux = context.connect().await?;
         let value = flux.attr(&self.name).await.map_err(|e| Failure::of(&self.name, e))?;
+        let value = if self.name == "parent-uri" { context.seen_from_here(value) } else { value };
         outln!("{value}");
         Ok(0)
     }
