@@ -131,6 +131,21 @@ fn inactive_jobs_are_purged_by_number_and_forgotten_everywhere() {
 }
 
 #[test]
+fn ids_of_jobs_that_were_purged_are_not_given_again() {
+    run(async {
+        let mut instance = Instance::start().await;
+        let id = instance.submit(&simulated("0.001s")).await.unwrap();
+        instance.wait_event(id, "clean").await;
+        let all = rpc::PurgeRequest { age_limit: -1.0, num_limit: 0, batch: 50, force: true };
+        assert_eq!(instance.handle.rpc::<rpc::Purge>(&all).await.unwrap().count, 1);
+        restart(&mut instance).await;
+        let info = instance.handle.rpc::<rpc::Getinfo>(&flux_protocol::payload::Empty);
+        assert_eq!(info.await.unwrap().max_jobid, id.0);
+        instance.stop().await;
+    });
+}
+
+#[test]
 fn what_ends_while_a_scheduler_introduces_itself_is_free_when_it_is_ready() {
     run(async {
         let mut instance = Instance::start().await;

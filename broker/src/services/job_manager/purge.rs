@@ -201,6 +201,10 @@ impl JobManager {
             self.jobs.remove(id);
             self.plugins_forget(context, *id);
         }
+        if ids.contains(&self.max_jobid) {
+            // No job is left to tell where ids go on after a restart.
+            self.checkpoint(context);
+        }
         let payload = encode_json(&json!({ "jobs": ids })).ok().flatten();
         self.store.then(context, move |_, context, result| {
             if result.is_ok() {

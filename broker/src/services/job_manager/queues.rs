@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
+use flux_protocol::fluid::JobId;
 use flux_protocol::payload::Empty;
 use flux_protocol::rpc::job_manager as rpc;
 use flux_protocol::rpc::kvs;
@@ -246,9 +247,10 @@ impl Queues {
         }
     }
 
-    /// What is written down of the queues.
-    fn checkpoint(&self) -> kvs::Op {
-        let value = json!({ "version": 1, "queue": self.save() });
+    /// What is written down of the queues, and the id of the last job, of which nothing else may be
+    /// left one day.
+    fn checkpoint(&self, max_jobid: JobId) -> kvs::Op {
+        let value = json!({ "version": 1, "max_jobid": max_jobid, "queue": self.save() });
         let dirent = Some(Treeobj::val(value.to_string().as_bytes()));
         kvs::Op { key: KEY.to_owned(), flags: 0, dirent }
     }
@@ -305,6 +307,9 @@ impl JobManager {
     pub(super) fn queues_begin(&mut self, context: &Context, checkpoint: Option<&str>) {
         let Some(text) = checkpoint else { return };
         let value: Value = serde_json::from_str(text).unwrap_or_default();
+        if let Some(Ok(id)) = value.get("max_jobid").cloned().map(serde_json::from_value) {
+            self.max_jobid = self.max_jobid.max(id);
+        }
         if let Some(Ok(saved)) = value.get("queue").cloned().map(serde_json::from_value) {
             self.queues.restore(saved);
         }
@@ -365,12 +370,16 @@ impl JobManager {
         self.queues_changed(context, !request.nocheckpoint, call);
     }
 
+    pub(super) fn checkpoint(&mut self, context: &Context) {
+        self.store.push(context, self.queues.checkpoint(self.max_jobid));
+    }
+
     /// Answer when the state is stored.
     fn queues_changed(&mut self, context: &Context, keep: bool, call: Call<Empty>) {
         if !keep {
             return call.reply(&Empty);
         }
-        self.store.push(context, self.queues.checkpoint());
+        self.checkpoint(context);
         self.store.then(context, move |_, _, result| {
             call.finish(result.clone().map(|()| Empty));
         });
