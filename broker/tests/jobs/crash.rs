@@ -210,21 +210,33 @@ fn cancel_all() -> job_manager::RaiseAllRequest {
     }
 }
 
-/// The eventlog, applied from its beginning, leads to INACTIVE; job-list says so as well.
-async fn assert_ended(client: &mut Client, id: JobId) {
+/// A queue is drained when the last job has ended, which is a moment before that is stored.
+async fn ended_eventlog(client: &mut Client, id: JobId) -> String {
     let keys = vec!["eventlog".to_owned()];
     let lookup = job_info::LookupRequest { id, keys, flags: 0 };
-    let object = client.rpc::<job_info::Lookup>(&lookup).await;
-    let object = object.unwrap_or_else(|failure| panic!("{} is lost: {failure}", id.f58()));
-    let log = object["eventlog"].as_str().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let object = client.rpc::<job_info::Lookup>(&lookup).await;
+        let object = object.unwrap_or_else(|failure| panic!("{} is lost: {failure}", id.f58()));
+        let log = object["eventlog"].as_str().unwrap();
+        if log.contains(r#""name":"clean""#) || Instant::now() > deadline {
+            return log.to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The eventlog, applied from its beginning, leads to INACTIVE; job-list says so as well.
+async fn assert_ended(client: &mut Client, id: JobId) {
+    let log = ended_eventlog(client, id).await;
     let mut job = Job::new(id, Rc::from(RawValue::from_string("{}".to_owned()).unwrap()));
-    for event in eventlog::decode(log).unwrap() {
+    for event in eventlog::decode(&log).unwrap() {
         job.apply(&event).unwrap_or_else(|error| panic!("{}: {error}\n{log}", id.f58()));
     }
     assert_eq!(job.state, State::Inactive, "{}\n{log}", id.f58());
     assert!(!job.has_resources, "{}\n{log}", id.f58());
     let attrs = vec!["state".to_owned()];
-    let list = job_list::ListIdRequest { id, attrs, state: None };
+    let list = job_list::ListIdRequest { id, attrs, state: Some(64) };
     let listed = client.rpc::<job_list::ListId>(&list).await.unwrap();
     assert_eq!(listed.job["state"], json!(64));
 }
