@@ -1,5 +1,6 @@
 //! `job-list`: what users see of jobs, kept up to date from the job manager's journal.
 
+mod attributes;
 mod constraint;
 mod job;
 mod stats;

@@ -11,6 +11,7 @@ use flux_protocol::r::ResourceSet;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::attributes::Attributes;
 use crate::jpath;
 
 /// Names of the attributes that can be asked for.
@@ -88,8 +89,7 @@ pub(super) struct Job {
     ranks: String,
     nodelist: String,
     dependencies: BTreeSet<String>,
-    /// Attributes that are there, by name.
-    attrs: Map<String, Value>,
+    attrs: Attributes,
 }
 
 #[derive(Deserialize, Default)]
@@ -103,10 +103,9 @@ struct Exception {
 
 impl Job {
     pub(super) fn new(id: JobId) -> Job {
-        let attrs = Map::from_iter([
-            ("id".to_owned(), json!(id)),
-            ("exception_occurred".to_owned(), json!(false)),
-        ]);
+        let mut attrs = Attributes::default();
+        attrs.set("id", json!(id));
+        attrs.set("exception_occurred", json!(false));
         Job {
             id,
             userid: u32::MAX,
@@ -124,8 +123,8 @@ impl Job {
         }
     }
 
-    fn set(&mut self, name: &str, value: impl Into<Value>) {
-        self.attrs.insert(name.to_owned(), value.into());
+    fn set(&mut self, name: &'static str, value: impl Into<Value>) {
+        self.attrs.set(name, value.into());
     }
 
     pub(super) fn attr(&self, name: &str) -> Option<&Value> {
@@ -380,7 +379,7 @@ impl Job {
             }
             if *name == "state" {
                 object.insert("state".to_owned(), json!(self.state as u32));
-            } else if let Some(value) = self.attrs.get(*name) {
+            } else if let Some(value) = self.attrs.get(name) {
                 object.insert((*name).to_owned(), value.clone());
             }
         }
