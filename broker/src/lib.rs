@@ -11,6 +11,7 @@ pub mod connector;
 pub mod context;
 pub mod dump;
 pub mod environment;
+pub mod fault_signals;
 pub mod handle;
 pub mod instance;
 pub mod inventory;

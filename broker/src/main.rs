@@ -42,6 +42,10 @@ fn main() -> ExitCode {
     }
     let args = Args::parse();
     flux_broker::subprocess::keep_descriptors_private();
+    if let Err(error) = flux_broker::fault_signals::let_them_end_the_broker() {
+        eprintln!("flux-broker: handlers of signals: {error}");
+        return ExitCode::FAILURE;
+    }
     if let (true, Some(path)) = (args.check_config, &args.config_path) {
         return check_config(path);
     }

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use flux_client::Client;
 use flux_client::kvs::{self, Root, Transaction};
 use flux_protocol::errno::Errno;
+use flux_protocol::message::Nodeid;
+use flux_protocol::rpc::job_manager;
 use flux_protocol::rpc::kvs::PRIMARY;
 use flux_protocol::rpc::kvs::commit::SYNC;
 
@@ -68,6 +70,30 @@ fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
     run(verify(&broker, &acknowledged.borrow()));
     broker.kill();
     assert!(total >= cycles - in_the_start);
+}
+
+/// Rust and the engine of the plugins handle these, and would let the first one pass.
+#[test]
+fn a_signal_of_a_fault_that_somebody_sends_ends_the_broker() {
+    use nix::sys::signal::{Signal, kill};
+    use std::os::unix::process::ExitStatusExt;
+    for signal in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut broker = Broker::start(dir.path());
+        // By then the plugins are loaded, too.
+        run(async {
+            let client = broker.connect().await;
+            let request = job_manager::QueueStatusRequest::default();
+            let begin = Instant::now();
+            while client.rpc::<job_manager::QueueStatus>(Nodeid::ANY, &request).await.is_err() {
+                assert!(begin.elapsed() < PATIENCE, "the job manager does not start");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let pid = nix::unistd::Pid::from_raw(broker.child.id().try_into().unwrap());
+        kill(pid, signal).unwrap();
+        assert_eq!(broker.child.wait().unwrap().signal(), Some(signal as i32));
+    }
 }
 
 /// A whole broker process whose state lasts.
