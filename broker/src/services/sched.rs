@@ -6,6 +6,7 @@
 
 mod effects;
 mod options;
+mod translate;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -27,12 +28,13 @@ use crate::handle::Handle;
 use crate::job_record;
 use crate::log::Severity;
 use crate::methods::Methods;
-use crate::plugin::types::{Change, Depth, Freed, Job, RunningJob, Targets};
+use crate::plugin::types::{Change, Depth, Freed, RunningJob};
 use crate::plugin::{
     Notice, NoticeKind, OnFault, PluginHost, PluginSpec, ResourceStatus, Scheduler, SchedulerEvent,
     SharedJobs, resource_record,
 };
 use crate::service::Service;
+use translate::{decode_r, record, spec_text, status_response, targets};
 
 /// The scheduler of an instance that configures none.
 const DEFAULT: &str = "sched-fifo.wasm";
@@ -215,14 +217,6 @@ async fn lookup_r(handle: &Handle, id: JobId) -> Result<ResourceSet, Failure> {
     };
     let bytes = data.decode().map_err(|error| invalid(error.to_string()))?;
     decode_r(&String::from_utf8_lossy(&bytes))
-}
-
-fn decode_r(text: &str) -> Result<ResourceSet, Failure> {
-    ResourceSet::decode(text).map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))
-}
-
-fn targets(r: &ResourceSet) -> Vec<Targets> {
-    resource_record(r).targets
 }
 
 async fn tell(scheduler: &Scheduler, changes: Vec<Change>) -> Result<(), Failure> {
@@ -565,45 +559,4 @@ fn blank(id: JobId, kind: rpc::AllocType) -> rpc::AllocResponse {
 
 fn parse(json: String) -> Option<Value> {
     serde_json::from_str(&json).ok()
-}
-
-/// The record of a job that asks for resources.
-fn record(request: &rpc::AllocRequest) -> Job {
-    let mut record =
-        job_record::from_jobspec(request.jobspec.get()).unwrap_or_else(job_record::blank);
-    record.id = request.id.0;
-    record.userid = request.userid;
-    record.priority = Some(u32::try_from(request.priority).unwrap_or(0));
-    record.t_submit = request.t_submit;
-    record
-}
-
-/// `spec={nodes,slots,cores per slot} duration=SECONDS`
-fn spec_text(job: &Job) -> String {
-    let Some(request) = &job.request else { return "spec={} (not V1)".to_owned() };
-    let nodes = request.nodes.as_ref().map_or(0, |nodes| nodes.min);
-    format!(
-        "spec={{{nodes},{},{}}} duration={:.1}",
-        request.slots.min, request.cores_per_slot, job.duration
-    )
-}
-
-fn status_response(
-    all: &ResourceSet,
-    allocated: &ResourceSet,
-    down: &ResourceSet,
-) -> Result<rpc::ResourceStatusResponse, Failure> {
-    let value = |r: &ResourceSet| {
-        let invalid = |text: String| Failure::new(Errno::EINVAL, text);
-        if r.is_empty() {
-            return Ok(Value::Null);
-        }
-        let text = r.encode().map_err(|error| invalid(error.to_string()))?;
-        serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))
-    };
-    Ok(rpc::ResourceStatusResponse {
-        all: value(all)?,
-        allocated: value(allocated)?,
-        down: value(down)?,
-    })
 }
