@@ -23,10 +23,20 @@ pub(crate) fn read(path: &Path) -> Result<Object, FilesError> {
     if !path.is_dir() {
         return read_file(path);
     }
+    let mut all = Object::new();
+    for file in files(path)? {
+        let object = read_file(&file)?;
+        merge(&mut all, object).map_err(|key| FilesError::Duplicate { path: file, key })?;
+    }
+    Ok(all)
+}
+
+/// The folder's files that are read, in the order of their names.
+pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>, FilesError> {
     let unreadable =
-        |e: std::io::Error| FilesError::Read { path: path.to_owned(), reason: strerror(&e) };
+        |e: std::io::Error| FilesError::Read { path: dir.to_owned(), reason: strerror(&e) };
     let mut files = Vec::new();
-    for entry in path.read_dir().map_err(unreadable)? {
+    for entry in dir.read_dir().map_err(unreadable)? {
         let file = entry.map_err(unreadable)?.path();
         let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if file.extension().is_some_and(|extension| extension == "toml") && !hidden {
@@ -34,12 +44,7 @@ pub(crate) fn read(path: &Path) -> Result<Object, FilesError> {
         }
     }
     files.sort();
-    let mut all = Object::new();
-    for file in files {
-        let object = read_file(&file)?;
-        merge(&mut all, object).map_err(|key| FilesError::Duplicate { path: file, key })?;
-    }
-    Ok(all)
+    Ok(files)
 }
 
 /// TOML as a JSON object; the error tells the line.

@@ -466,7 +466,8 @@ fn mistakes_in_configuration_files_are_found_without_a_broker() {
     let text = text.replace("\"2m\"", "\"xx\"").replace("fluke[25-40]", "fluke[25-39]");
     std::fs::write(system.config_file(), text.replace("guest-user = true", "guest-user = 1"))
         .unwrap();
-    std::fs::write(conf.join("b.toml"), "\n[archive]\nperiod = 1\n[ingest]\ntypo = 1\n").unwrap();
+    std::fs::write(conf.join("b.toml"), "\n[archive]\nperiod = \"\"\n[ingest]\ntypo = 1\n")
+        .unwrap();
     std::fs::write(conf.join("c.toml"), "[job-manager]\nplugins = [\n {load = \"no.so\"}\n]\n")
         .unwrap();
     // A table in two files is joined; the same key in both would be refused.
@@ -496,4 +497,13 @@ fn mistakes_in_configuration_files_are_found_without_a_broker() {
     ] {
         assert!(said.contains(finding), "{finding} is not in:\n{said}");
     }
+    assert!(!said.contains("Object item not found"), "period is there, if wrong:\n{said}");
+
+    // A space of its own, and a folder in which there is none.
+    let (good, said) = config_check(&dir.join("imp/conf.d"));
+    assert!(!good && said.lines().count() == 1, "{said}");
+    assert!(!config_check(&conf).0);
+    let empty = tempfile::tempdir().unwrap();
+    let (good, said) = config_check(empty.path());
+    assert!(!good && said.contains("nor *.toml"), "{said}");
 }

@@ -78,10 +78,9 @@ impl Archive {
             dbpath: table.string("dbpath")?.map(str::to_owned),
             busytimeout: table.fsd("busytimeout")?,
         };
-        if !table.is_empty() && archive.period.is_none() {
-            return Err(table.missing("period"));
-        }
+        let missing = !table.is_empty() && archive.period.is_none();
+        let error = table.missing("period");
         table.finish()?;
-        Ok(archive)
+        if missing { Err(error) } else { Ok(archive) }
     }
 }

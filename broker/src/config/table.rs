@@ -94,6 +94,12 @@ impl TableError {
         };
         paths.into_iter().map(|path| path.replace("][", ".")).collect()
     }
+
+    /// Is the other one that a key is missing which this one has found to be wrong?
+    pub(super) fn explains(&self, other: &TableError) -> bool {
+        let Problem::Missing(key) = &other.problem else { return false };
+        self.keys().contains(&format!("{}.{key}", other.table).replace("][", "."))
+    }
 }
 
 impl From<TableError> for Failure {
@@ -166,11 +172,14 @@ impl<'a> Table<'a> {
         count.map(Some).map_err(|_| self.bad(key, format!("{key} must not be negative")))
     }
 
-    /// Seconds of a Flux Standard Duration; infinity is one.
+    /// Seconds of a Flux Standard Duration; infinity is one. Text without a digit, which C reads
+    /// as 0, is none: whoever left it empty did not mean "never" or "at once".
     pub fn fsd(&mut self, key: &'static str) -> Result<Option<f64>, TableError> {
         let Some(text) = self.string(key)? else { return Ok(None) };
-        let seconds = fsd::parse(text);
-        seconds.map(Some).map_err(|_| self.bad(key, format!("'{key}' is not a valid FSD")))
+        match fsd::parse(text) {
+            Ok(seconds) if !text.trim().is_empty() => Ok(Some(seconds)),
+            _ => Err(self.bad(key, format!("'{key}' is not a valid FSD"))),
+        }
     }
 
     pub fn duration(&mut self, key: &'static str) -> Result<Option<Duration>, TableError> {
@@ -329,7 +338,8 @@ mod tests {
 
     #[test]
     fn values_of_the_wrong_type_name_the_key_and_both_types() {
-        let config = config(json!({"access": {"allow-guest-user": "zz", "n": -1, "t": "xx"}}));
+        let config =
+            config(json!({"access": {"allow-guest-user": "zz", "n": -1, "t": "xx", "empty": ""}}));
         let mut table = Table::of(&config, "access").unwrap();
         assert_eq!(
             table.bool("allow-guest-user").unwrap_err().to_string(),
@@ -337,6 +347,7 @@ mod tests {
         );
         assert!(table.count("n").is_err());
         assert_eq!(table.fsd("t").unwrap_err().path(), "access.t");
+        assert_eq!(table.fsd("empty").unwrap_err().path(), "access.empty");
         assert_eq!(table.integer("absent").unwrap(), None);
     }
 

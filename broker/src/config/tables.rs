@@ -67,6 +67,10 @@ pub fn check_all(config: &mut Config) -> Vec<TableError> {
     let mut errors: Vec<TableError> = Vec::new();
     for (_, check) in CHECKS {
         while let Err(error) = check(config) {
+            // What is missing only because it was wrong has been told.
+            if errors.iter().any(|other| other.explains(&error)) {
+                break;
+            }
             let removed = error.keys().into_iter().filter(|key| config.remove(key)).count();
             errors.push(error);
             if removed == 0 {

@@ -4,6 +4,10 @@
 //! The broker's own program reads its tables; what is beyond a table (files that are named in it,
 //! hosts, owners and modes) is looked at here.
 
+mod places;
+mod privileged;
+
+use std::collections::BTreeSet;
 use std::net::ToSocketAddrs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +18,7 @@ use flux_protocol::payload::Object;
 use flux_protocol::r::ResourceSet;
 use serde_json::Value;
 
+use self::places::Places;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
 use crate::{outln, toml_files};
@@ -26,9 +31,14 @@ pub(crate) struct Findings {
 
 /// The files of one space.
 struct Space {
-    dir: PathBuf,
     config: Object,
+    places: Places,
 }
+
+/// A dotted key, and what is wrong with it.
+type Problem = (String, String);
+
+const SPACES: [&str; 3] = ["system", "security", "imp"];
 
 pub(super) fn run(context: &Context, dir: Option<PathBuf>) -> Outcome {
     let dir = dir.unwrap_or_else(|| context.layout.confdir());
@@ -49,35 +59,79 @@ pub(crate) fn check(context: &Context, dir: &Path) -> Result<Findings, Failure> 
         return Err(Failure::of(dir.display(), "there is no such folder"));
     }
     let mut findings = Findings::default();
-    let system = dir.join("system/conf.d");
-    if system.is_dir() {
-        findings.tables(context, &system)?;
+    let [system, security, imp] = spaces(dir)?;
+    if let Some(dir) = system {
+        findings.system(context, &dir)?;
     }
-    if let Some(space) = findings.space(&system) {
-        findings.certificate(&space);
-        findings.resources(&space);
-        findings.hosts(&space);
-        findings.plugins(context, &space);
-        findings.programs(&space);
+    if let Some(dir) = security {
+        findings.privileged(&dir, privileged::sign_problems);
     }
-    for (name, check) in
-        [("security", sign_problems as fn(&Object) -> Vec<Problem>), ("imp", imp_problems)]
-    {
-        let space = findings.space(&dir.join(name).join("conf.d"));
-        // A folder that is only there is not used.
-        let Some(space) = space.filter(|space| !space.config.is_empty()) else { continue };
-        for (key, text) in check(&space.config) {
-            findings.add(&space, &key, &text);
-        }
-        findings.owners(&space.dir);
+    if let Some(dir) = imp {
+        findings.privileged(&dir, privileged::imp_problems);
     }
     Ok(findings)
 }
 
-/// A key, and what is wrong with it.
-type Problem = (String, String);
+/// The three folders of files that are there: below `dir` as below `/etc/flux`, `/etc` or `/`; or
+/// `dir` is one of them itself.
+fn spaces(dir: &Path) -> Result<[Option<PathBuf>; 3], Failure> {
+    for tree in [dir.to_owned(), dir.join("flux"), dir.join("etc/flux")] {
+        let spaces =
+            SPACES.map(|space| Some(tree.join(space).join("conf.d")).filter(|d| d.is_dir()));
+        if spaces.iter().any(Option::is_some) {
+            return Ok(spaces);
+        }
+    }
+    let full = dir.canonicalize().map_err(|e| Failure::of(dir.display(), strerror(&e)))?;
+    let (itself, named) = match dir.join("conf.d") {
+        conf if conf.is_dir() => (conf, full),
+        _ => (dir.to_owned(), full.parent().unwrap_or(&full).to_owned()),
+    };
+    // What is called otherwise is what a broker is started with.
+    let space = SPACES.iter().position(|space| named.ends_with(space)).unwrap_or_default();
+    if itself == dir && !toml_files::files(dir).is_ok_and(|files| !files.is_empty()) {
+        let text = "there is no system/conf.d, security/conf.d or imp/conf.d below it, nor *.toml";
+        return Err(Failure::of(dir.display(), text));
+    }
+    let mut spaces = [None, None, None];
+    if let Some(space) = spaces.get_mut(space) {
+        *space = Some(itself);
+    }
+    Ok(spaces)
+}
 
 impl Findings {
+    fn system(&mut self, context: &Context, dir: &Path) -> Result<(), Failure> {
+        self.tables(context, dir)?;
+        // The broker has told already what can't be read.
+        if let Ok(space) = Space::read(dir) {
+            self.certificate(&space);
+            self.resources(&space);
+            self.hosts(&space);
+            self.plugins(context, &space);
+            self.programs(&space);
+            self.modes(dir, 0o002, "writable by everybody (chmod o-w)");
+        }
+        Ok(())
+    }
+
+    fn privileged(&mut self, dir: &Path, problems: fn(&Object) -> Vec<Problem>) {
+        let space = match Space::read(dir) {
+            Ok(space) => space,
+            Err(error) => return self.lines.push(error.to_string()),
+        };
+        // A folder that is only there is not used.
+        if space.config.is_empty() {
+            return;
+        }
+        for (key, text) in problems(&space.config) {
+            self.add(&space, &key, &text);
+        }
+        self.lines.extend(privileged::unread(dir));
+        self.modes(dir, 0o022, "writable by others than root (chmod go-w)");
+        self.owners(dir);
+    }
+
     /// What the broker says of its tables.
     fn tables(&mut self, context: &Context, dir: &Path) -> Result<(), Failure> {
         let broker = context.layout.libexecdir().join("flux-broker");
@@ -92,102 +146,107 @@ impl Findings {
         Ok(())
     }
 
-    /// Nothing where there are no files, or none that can be read.
-    fn space(&mut self, dir: &Path) -> Option<Space> {
-        if !dir.is_dir() {
-            return None;
-        }
-        match toml_files::read(dir) {
-            Ok(config) => Some(Space { dir: dir.to_owned(), config }),
-            Err(error) => {
-                // The broker has told of its own files already.
-                if !dir.ends_with("system/conf.d") {
-                    self.lines.push(error.to_string());
-                }
-                None
-            }
-        }
-    }
-
     fn add(&mut self, space: &Space, key: &str, text: &str) {
-        self.lines.push(format!("{}: {text}", space.place(key)));
+        self.lines.push(format!("{}: {text}", space.places.find(key)));
     }
 
     fn certificate(&mut self, space: &Space) {
         let Some(path) = space.string("bootstrap", "curve_cert") else { return };
         match std::fs::metadata(path) {
             Err(e) => {
-                self.add(space, "curve_cert", &format!("{path}: {}", strerror(&e)));
+                self.add(space, "bootstrap.curve_cert", &format!("{path}: {}", strerror(&e)));
             }
             Ok(meta) if meta.permissions().mode() & 0o077 != 0 => {
                 let text = format!("{path}: readable by group/other (chmod 0400)");
-                self.add(space, "curve_cert", &text);
+                self.add(space, "bootstrap.curve_cert", &text);
             }
             Ok(_) => {}
         }
     }
 
-    /// R must be there, and know the hosts that start brokers.
+    /// R must be there, and know the hosts that start brokers and the properties that queues are of.
     fn resources(&mut self, space: &Space) {
         let Some(path) = space.string("resource", "path") else { return };
+        let mut add = |text: String| self.add(space, "resource.path", &format!("{path}: {text}"));
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(e) => return self.add(space, "path", &format!("{path}: {}", strerror(&e))),
+            Err(e) => return add(strerror(&e)),
         };
         let set = match ResourceSet::decode(&text) {
             Ok(set) => set,
-            Err(e) => return self.add(space, "path", &format!("{path}: {e}")),
+            Err(e) => return add(e.to_string()),
         };
-        let Some(hosts) = space.bootstrap_hosts() else { return };
-        let known: Vec<String> = set.nodelist().iter().collect();
-        let missing: Hostlist = hosts.iter().filter(|host| !known.contains(host)).collect();
-        let extra: Hostlist =
-            known.iter().filter(|host| hosts.find(host).is_err()).map(String::as_str).collect();
-        for (list, what) in [(missing, "not in R"), (extra, "in R, but not in bootstrap.hosts")] {
-            if !list.is_empty() {
-                self.add(space, "path", &format!("{path}: {list}: {what}"));
+        if let Some(hosts) = space.bootstrap_hosts() {
+            let (known, hosts) = (set.nodelist(), hosts.iter().collect::<BTreeSet<String>>());
+            let in_r: BTreeSet<String> = known.iter().collect();
+            let missing: Hostlist = hosts.difference(&in_r).map(String::as_str).collect();
+            let extra: Hostlist = in_r.difference(&hosts).map(String::as_str).collect();
+            let texts = [(missing, "not in R"), (extra, "in R, but not in bootstrap.hosts")]
+                .into_iter()
+                .filter(|(list, _)| !list.is_empty())
+                .map(|(list, what)| format!("{list}: {what}"))
+                .collect::<Vec<_>>();
+            if !texts.is_empty() {
+                add(texts.join("; "));
+            }
+        }
+        for (name, queue) in
+            space.config.get("queues").and_then(Value::as_object).into_iter().flatten()
+        {
+            let properties = queue.get("requires").and_then(Value::as_array);
+            for property in properties.into_iter().flatten().filter_map(Value::as_str) {
+                if !set.properties().contains_key(property) {
+                    let text = format!("{path}: no node has the property '{property}'");
+                    self.add(space, &format!("queues.{name}.requires"), &text);
+                }
             }
         }
     }
 
     /// Addresses that brokers connect to must have a meaning on this host.
     fn hosts(&mut self, space: &Space) {
-        let connect = space.string("bootstrap", "default_connect").unwrap_or_default();
-        let Some(pattern) = connect.strip_prefix("tcp://").and_then(|rest| rest.split(':').next())
-        else {
-            return;
-        };
-        let mut unknown = Hostlist::new();
-        for host in space.bootstrap_hosts().iter().flat_map(Hostlist::iter) {
-            let name = pattern.replace("%h", &host);
-            if (name.as_str(), 0).to_socket_addrs().is_err() {
-                unknown.push_host(&host);
+        let default = space.string("bootstrap", "default_connect").unwrap_or_default();
+        for (at, entry) in space.bootstrap_entries().iter().enumerate() {
+            let Some(hosts) = hosts_of(entry) else { continue };
+            let connect = entry.get("connect").and_then(Value::as_str).unwrap_or(default);
+            let Some(address) = connect.strip_prefix("tcp://") else { continue };
+            let pattern = address.rsplit_once(':').map_or(address, |(host, _port)| host);
+            let pattern = pattern.trim_matches(['[', ']']);
+            let mut unknown = Hostlist::new();
+            for host in hosts.iter() {
+                let name = pattern.replace("%h", &host);
+                if (name.as_str(), 0).to_socket_addrs().is_err() {
+                    unknown.push_host(&host);
+                }
             }
-        }
-        if !unknown.is_empty() {
-            self.add(space, "hosts", &format!("{unknown}: can't be resolved to an address"));
+            if !unknown.is_empty() {
+                let text = format!("{unknown}: can't be resolved to an address");
+                self.add(space, &format!("bootstrap.hosts.{at}"), &text);
+            }
         }
     }
 
     fn plugins(&mut self, context: &Context, space: &Space) {
-        let plugins = |pointer: &str| {
-            let value = space.config.get(pointer.split('/').next().unwrap_or_default())?;
-            let value = pointer.split('/').skip(1).try_fold(value, |value, key| value.get(key))?;
-            value.as_array()
-        };
-        let places =
-            ["job-manager/plugins", "ingest/validator/plugins", "ingest/frobnicator/plugins"];
-        for entry in places.iter().filter_map(|place| plugins(place)).flatten() {
-            let load = entry.get("load").unwrap_or(entry).as_str();
-            let Some(load) = load else { continue };
-            let stem = load.strip_suffix(".so").or(load.strip_suffix(".wasm")).unwrap_or(load);
-            let file = format!("{stem}.wasm");
-            let found = match load.contains('/') {
-                true => Path::new(&file).is_file(),
-                false => plugin_folders(context).iter().any(|folder| folder.join(&file).is_file()),
-            };
-            if !found {
-                self.add(space, load, &format!("{load}: No such plugin found"));
+        for place in
+            ["job-manager.plugins", "ingest.validator.plugins", "ingest.frobnicator.plugins"]
+        {
+            let mut keys = place.split('.');
+            let first = keys.next().and_then(|key| space.config.get(key));
+            let plugins = keys.try_fold(first, |value, key| Some(value?.get(key)));
+            let plugins = plugins.flatten().and_then(Value::as_array);
+            for (at, entry) in plugins.into_iter().flatten().enumerate() {
+                let Some(load) = entry.get("load").unwrap_or(entry).as_str() else { continue };
+                let stem = load.strip_suffix(".so").or(load.strip_suffix(".wasm")).unwrap_or(load);
+                let file = format!("{stem}.wasm");
+                let there = |folder: PathBuf| folder.join(&file).is_file();
+                let found = match load.contains('/') {
+                    true => Path::new(&file).is_file(),
+                    false => plugin_folders(context).into_iter().any(there),
+                };
+                if !found {
+                    let text = format!("{load}: No such plugin found");
+                    self.add(space, &format!("{place}.{at}"), &text);
+                }
             }
         }
     }
@@ -197,33 +256,35 @@ impl Findings {
         for key in ["imp", "job-shell"] {
             if let Some(path) = space.string("exec", key).filter(|path| !Path::new(path).is_file())
             {
-                self.add(space, path, &format!("{path}: there is no such program"));
+                let text = format!("{path}: there is no such program");
+                self.add(space, &format!("exec.{key}"), &text);
             }
         }
     }
 
-    /// Whoever could write these files could become anybody.
-    fn owners(&mut self, dir: &Path) {
-        let mut paths = vec![dir.to_owned()];
-        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        paths.extend(
-            entries
-                .map(|entry| entry.path())
-                .filter(|path| path.extension().is_some_and(|extension| extension == "toml")),
-        );
-        paths.sort();
-        for path in paths {
-            let Ok(meta) = path.metadata() else { continue };
-            if meta.uid() != 0 {
-                self.lines
-                    .push(format!("{}:1: must be owned by root (chown root)", path.display()));
-            }
-            if meta.permissions().mode() & 0o022 != 0 {
-                let text = "writable by others than root (chmod go-w)";
+    /// Whoever could write these files could become whoever reads them.
+    fn modes(&mut self, dir: &Path, wrong: u32, text: &str) {
+        for (path, meta) in files_and_folder(dir) {
+            if meta.permissions().mode() & wrong != 0 {
                 self.lines.push(format!("{}:1: {text}", path.display()));
             }
         }
     }
+
+    fn owners(&mut self, dir: &Path) {
+        for (path, meta) in files_and_folder(dir) {
+            if meta.uid() != 0 {
+                let text = "must be owned by root (chown root)";
+                self.lines.push(format!("{}:1: {text}", path.display()));
+            }
+        }
+    }
+}
+
+fn files_and_folder(dir: &Path) -> Vec<(PathBuf, std::fs::Metadata)> {
+    let mut paths = toml_files::files(dir).unwrap_or_default();
+    paths.insert(0, dir.to_owned());
+    paths.into_iter().filter_map(|path| Some((path.clone(), path.metadata().ok()?))).collect()
 }
 
 fn plugin_folders(context: &Context) -> Vec<PathBuf> {
@@ -233,170 +294,33 @@ fn plugin_folders(context: &Context) -> Vec<PathBuf> {
     }
 }
 
+fn hosts_of(entry: &Value) -> Option<Hostlist> {
+    entry.get("host")?.as_str()?.parse().ok()
+}
+
 impl Space {
+    fn read(dir: &Path) -> Result<Space, toml_files::FilesError> {
+        let config = toml_files::read(dir)?;
+        Ok(Space { config, places: Places::of(dir) })
+    }
+
     fn string(&self, table: &str, key: &str) -> Option<&str> {
         self.config.get(table)?.get(key)?.as_str()
     }
 
+    fn bootstrap_entries(&self) -> &[Value] {
+        let bootstrap = self.config.get("bootstrap");
+        let hosts = bootstrap.and_then(|table| table.get("hosts")?.as_array());
+        hosts.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// None where nothing is said of hosts, or nothing that can be read.
     fn bootstrap_hosts(&self) -> Option<Hostlist> {
-        let hosts = self.config.get("bootstrap")?.get("hosts")?.as_array()?;
+        let entries = Some(self.bootstrap_entries()).filter(|entries| !entries.is_empty())?;
         let mut list = Hostlist::new();
-        for entry in hosts {
-            list.append_list(&entry.get("host")?.as_str()?.parse().ok()?);
+        for entry in entries {
+            list.append_list(&hosts_of(entry)?);
         }
         Some(list)
-    }
-
-    /// The file and line in which a key is set, a table begins, or else a value stands first.
-    fn place(&self, word: &str) -> String {
-        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-        files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
-        files.sort();
-        let texts: Vec<(PathBuf, String)> = files
-            .into_iter()
-            .map(|file| (file.clone(), std::fs::read_to_string(file).unwrap_or_default()))
-            .collect();
-        let find = |stands_in: &dyn Fn(&str) -> bool| {
-            texts.iter().find_map(|(file, text)| {
-                let at = text.lines().position(|line| stands_in(line.trim()))?;
-                Some(format!("{}:{}", file.display(), at + 1))
-            })
-        };
-        let key = |line: &str| {
-            let key = line.split('=').next().unwrap_or_default().trim();
-            key == word || key.strip_suffix(word).is_some_and(|path| path.ends_with('.'))
-        };
-        let table = |line: &str| line.trim_matches(['[', ']']) == word && line.starts_with('[');
-        let quoted = format!("\"{word}\"");
-        let value = |line: &str| !line.starts_with('#') && line.contains(&quoted);
-        let part = |line: &str| !line.starts_with('#') && line.contains(word);
-        let place = find(&key).or_else(|| find(&table)).or_else(|| find(&value));
-        let place = place.or_else(|| find(&part));
-        place.unwrap_or_else(|| format!("{}", self.dir.display()))
-    }
-}
-
-fn sign_problems(config: &Object) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let Some(sign) = config.get("sign") else {
-        return vec![("sign".to_owned(), "there is no [sign] table".to_owned())];
-    };
-    for (key, value) in sign.as_object().into_iter().flatten() {
-        let text = match (key.as_str(), value) {
-            ("max-ttl", Value::Number(n)) if n.as_i64().is_some_and(|n| n > 0) => continue,
-            ("max-ttl", _) => "max-ttl must be a number of seconds".to_owned(),
-            ("default-type", Value::String(kind)) => match sign.get("allowed-types") {
-                Some(Value::Array(types)) if !types.contains(value) => {
-                    format!("default-type '{kind}' is not in allowed-types")
-                }
-                _ => continue,
-            },
-            ("default-type", _) => "default-type must be a string".to_owned(),
-            ("allowed-types", value) if is_strings(value) => continue,
-            ("allowed-types", _) => "allowed-types must be an array of strings".to_owned(),
-            ("munge" | "curve", _) => continue,
-            (other, _) => format!("unknown key '{other}' in [sign]"),
-        };
-        problems.push((key.clone(), text));
-    }
-    problems
-}
-
-const IMP_FLAGS: [&str; 3] = ["allow-unprivileged-exec", "pam-support", "allow-sudo"];
-
-fn imp_problems(config: &Object) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (table, value) in config {
-        match table.as_str() {
-            "exec" => {
-                for (key, value) in value.as_object().into_iter().flatten() {
-                    let good = match key.as_str() {
-                        "allowed-users" | "allowed-shells" => is_strings(value),
-                        key if IMP_FLAGS.contains(&key) => value.is_boolean(),
-                        _ => false,
-                    };
-                    if !good {
-                        problems
-                            .push((key.clone(), format!("bad or unknown key '{key}' in [exec]")));
-                    }
-                    let shells = value.as_array().filter(|_| key == "allowed-shells");
-                    for path in shells.into_iter().flatten().filter_map(Value::as_str) {
-                        if !Path::new(path).is_file() {
-                            let text = format!("{path}: there is no such program");
-                            problems.push((path.to_owned(), text));
-                        }
-                    }
-                }
-            }
-            "run" => {
-                for (name, entry) in value.as_object().into_iter().flatten() {
-                    problems.extend(run_problems(name, entry));
-                }
-            }
-            // For the whole of the program.
-            "allow-sudo" if value.is_boolean() => {}
-            other => problems.push((other.to_owned(), format!("unknown table or key '{other}'"))),
-        }
-    }
-    problems
-}
-
-fn run_problems(name: &str, entry: &Value) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (key, value) in entry.as_object().into_iter().flatten() {
-        let good = match key.as_str() {
-            "allowed-users" | "allowed-environment" => is_strings(value),
-            "path" => value.is_string(),
-            _ => false,
-        };
-        if !good {
-            problems.push((key.clone(), format!("bad or unknown key '{key}' in [run.{name}]")));
-        }
-    }
-    match entry.get("path").and_then(Value::as_str) {
-        None => problems.push((format!("run.{name}"), format!("[run.{name}] has no path"))),
-        Some(path) if !Path::new(path).is_file() => {
-            problems.push((path.to_owned(), format!("{path}: there is no such program")));
-        }
-        Some(_) => {}
-    }
-    problems
-}
-
-fn is_strings(value: &Value) -> bool {
-    value.as_array().is_some_and(|array| array.iter().all(Value::is_string))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn texts(problems: Vec<Problem>) -> Vec<String> {
-        problems.into_iter().map(|(_, text)| text).collect()
-    }
-
-    #[test]
-    fn mistakes_in_signing_are_named() {
-        let sign = |text: &str| texts(sign_problems(&toml_files::parse_toml(text).unwrap()));
-        let good = "[sign]\nmax-ttl = 10\ndefault-type = \"munge\"\nallowed-types = [\"munge\"]\n";
-        assert!(sign(good).is_empty());
-        assert_eq!(
-            sign("[sign]\nmax-ttl = \"x\"\ntypo = 1\n"),
-            ["max-ttl must be a number of seconds", "unknown key 'typo' in [sign]"]
-        );
-        let other = "[sign]\ndefault-type = \"none\"\nallowed-types = [\"munge\"]\n";
-        assert_eq!(sign(other), ["default-type 'none' is not in allowed-types"]);
-    }
-
-    #[test]
-    fn mistakes_in_the_imps_tables_are_named() {
-        let imp = |text: &str| texts(imp_problems(&toml_files::parse_toml(text).unwrap()));
-        assert!(
-            imp("[exec]\nallowed-users = [\"flux\"]\nallowed-shells = [\"/bin/sh\"]\n").is_empty()
-        );
-        assert_eq!(imp("[exec]\nallowed-users = \"flux\"\n").len(), 1);
-        let run = imp("[run.prolog]\nallowed-users = [\"flux\"]\npath = \"/nonexistent/prolog\"\n");
-        assert_eq!(run, ["/nonexistent/prolog: there is no such program"]);
     }
 }
