@@ -4,9 +4,13 @@ use std::rc::Rc;
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
+use flux_protocol::message::Nodeid;
+use flux_protocol::payload::Empty;
+use flux_protocol::rpc::resource;
 
 use crate::broker::Broker;
 use crate::dump::{self, Restore};
+use crate::handle::Handle;
 use crate::loaded::{Loaded, Status};
 use crate::log::Severity;
 use crate::peers::LocalFuture;
@@ -158,7 +162,18 @@ pub async fn load_all(broker: &Rc<Broker>) -> Result<(), Failure> {
             restore.run(broker).await?;
         }
     }
+    hardware_is_known(broker).await;
     Ok(())
+}
+
+/// The look at the hardware goes on while the rest is loaded, but has to be over before this broker
+/// is counted as online: where resources are discovered, the leader has its inventory when all are.
+async fn hardware_is_known(broker: &Rc<Broker>) {
+    if broker.modules().get(Resource::NAME).is_some() {
+        let handle = Handle::new(broker.router().clone());
+        // What failed has been logged, and does not keep a broker away.
+        let _ = handle.rpc_to::<resource::TopoGet>(Nodeid(broker.rank()), &Empty).await;
+    }
 }
 
 /// Unload all, the last first; when nobody changes the store any more, dump it if that is wanted.

@@ -185,6 +185,10 @@ fn hosts_are_ranks_in_the_order_of_the_table() {
     assert_eq!(site.says("fluke3", "overlay lookup 1"), "fluke108");
     assert_eq!(site.says("fluke3", "overlay lookup fluke[6-7]"), "2-3");
     assert!(site.says("fluke3", "overlay lookup fluke9").contains("fluke9 not found in host map"));
+    // What the others have is not known yet.
+    site.until_logged("fluke3", "quorum->run");
+    let uptime = site.says("fluke3", "uptime");
+    assert!(uptime.ends_with("depth 0,  size 5,  4 offline"), "{uptime}");
     site.start("fluke108");
     site.start("fluke7");
     site.until("fluke3", "exec -r 3 flux getattr hostname", "fluke7");

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use flux_client::Client;
+use flux_protocol::errno::Errno;
 use flux_protocol::fsd;
 use flux_protocol::idset::Idset;
 use flux_protocol::message::Nodeid;
@@ -82,13 +83,16 @@ impl Details {
         let online = groups::NameRequest { name: "broker.online".to_owned() };
         let online = flux.start::<groups::Get>(LEADER, &online)?;
         let queues = flux.start::<job_manager::QueueList>(LEADER, &Empty)?;
-        let status =
-            status.await.map_err(|e| Failure::of("Error fetching resource status", e.errno()))?;
+        let drained = match status.await {
+            Ok(status) => status.drain.keys().map(|ids| count(ids)).sum(),
+            // Resources that are discovered are not known before all brokers have been there.
+            Err(e) if e.errno() == Errno::ENOENT => 0,
+            Err(e) => return Err(Failure::of("Error fetching resource status", e.errno())),
+        };
         let online = online
             .await
             .map_err(|e| Failure::of("Error fetching broker.online group", e.errno()))?;
         let queues = queues.await.map_err(|e| Failure::of("queue-list", e))?;
-        let drained = status.drain.keys().map(|ids| count(ids)).sum();
         let names: Vec<Option<String>> = match queues.queues.is_empty() {
             true => vec![None],
             false => queues.queues.into_iter().map(Some).collect(),
