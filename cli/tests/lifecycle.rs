@@ -254,6 +254,30 @@ fn scripts_of_another_folder_run_in_place_of_the_sites() {
     assert_eq!(printed, [format!("first of {id}"), format!("second of {id}")], "{said}");
 }
 
+/// Many at once and on a disk, since it is then that R of one job waits for what others have stored.
+#[test]
+fn prologs_find_the_resources_of_their_jobs_in_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[job-manager]\nplugins = [{ load = \"perilog.so\" }]\n[job-manager.prolog]\n\
+                command = [\"sh\", \"-c\", \"flux job info $FLUX_JOB_ID R && flux job eventlog \
+                $FLUX_JOB_ID | grep alloc\"]\n";
+    std::fs::write(dir.path().join("a.toml"), text).unwrap();
+    let program = "flux submit --quiet --cc=1-16 true && flux queue drain && \
+                   flux jobs -ano {status} | sort | uniq -c && flux dmesg";
+    let output = Command::new("timeout")
+        .args(["180", env!("CARGO_BIN_EXE_flux"), "start"])
+        .arg(format!("-o,--config-path={}", dir.path().display()))
+        .arg(format!("-Sstatedir={}", dir.path().display()))
+        .args(["sh", "-c", program])
+        .env("PATH", path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(said.lines().next().unwrap().trim(), "16 COMPLETED", "{said}");
+}
+
 #[test]
 fn a_node_with_processes_that_nobody_can_kill_is_drained() {
     let dir = tempfile::tempdir().unwrap();

@@ -8,11 +8,13 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::idset::Idset;
 use flux_protocol::r::ResourceSet;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::bulk::{self, Bulk, Order, Outcome};
 use super::{Context, JobManager};
@@ -99,10 +101,16 @@ impl JobManager {
         let bulk = Bulk::new(context, order);
         let running = Running { job: JobId(start.job), cancel_on_exception, bulk: bulk.clone() };
         self.commands.running.insert(key.clone(), running);
-        let after = context.clone();
+        let (stored, is_stored) = oneshot::channel();
+        self.once_stored(context, stored);
+        let (after, run_in) = (context.clone(), context.clone());
         let (job, done) = (start.job, bulk.clone());
         context.spawn(
-            bulk.run(context.clone(), |_| {}),
+            async move {
+                // Without an answer the service has ended, and this with it.
+                let _ = is_stored.await;
+                bulk.run(run_in, |_| {}).await
+            },
             move |manager: &mut JobManager, outcome| {
                 manager.commands.running.remove(&key);
                 let (plugin, tag) = key;
@@ -111,6 +119,22 @@ impl JobManager {
             },
         );
         Ok(())
+    }
+
+    /// Commands look for the job's R and events in the KVS; and what is not known of after a crash
+    /// would run a second time.
+    fn once_stored(&mut self, context: &Context, stored: oneshot::Sender<()>) {
+        self.store.then(context, |manager, _, result| manager.tell_stored(result, stored));
+    }
+
+    fn tell_stored(&mut self, result: &Result<(), Failure>, stored: oneshot::Sender<()>) {
+        match result {
+            // Who waited may have gone.
+            Ok(()) => drop(stored.send(())),
+            Err(_) => self.store.then_next_time(|manager, _, result| {
+                manager.tell_stored(result, stored);
+            }),
+        }
     }
 
     pub(super) fn command_signal(&mut self, context: &Context, plugin: &str, tag: &str, sig: u32) {

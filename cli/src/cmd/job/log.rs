@@ -258,7 +258,7 @@ fn not_found(error: &flux_client::RpcError, name: &str, path: &str, call: &str) 
     match error.errno() {
         Errno::ENOENT if path == "eventlog" => Failure::new(format_args!("job {name} not found")),
         Errno::ENOENT => Failure::new(format_args!("eventlog path {path} not found")),
-        _ => Failure::of(call, error),
+        errno => Failure::of(call, errno),
     }
 }
 
