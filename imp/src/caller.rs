@@ -10,6 +10,8 @@ pub(crate) struct Caller {
     /// Real ids: the kernel's word.
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// Its process, unless it is gone already.
+    pub(crate) parent: i32,
     effective: u32,
     /// Do the effective ids say more than root's user id can?
     odd: bool,
@@ -26,6 +28,7 @@ impl Caller {
         let caller = Caller {
             uid: uids.real,
             gid: gids.real,
+            parent: sys::parent(),
             effective: uids.effective,
             odd: (uids.effective != 0 && uids.effective != uids.real)
                 || gids.effective != gids.real,

@@ -79,13 +79,15 @@ pub(crate) fn privileged(
     let become_it = || {
         let switched = sys::leave_session()
             .and_then(|()| sys::become_user_with_groups(&user))
-            .and_then(|()| sys::die_with_parent(own));
+            .and_then(|()| sys::signal_at_end_of(own, libc::SIGKILL));
         match switched {
             Ok(()) => start(&message, &user),
             Err(error) => Fatal::new(format!("exec: switch to {}: {}", user.name, reason(&error))),
         }
     };
-    supervise::run(Target::Process, become_it, || session.into_iter().for_each(session::close))
+    supervise::run(Target::Process, None, become_it, || {
+        session.into_iter().for_each(session::close)
+    })
 }
 
 fn check_caller(caller: &Caller, conf: &Conf) -> Result<(), Fatal> {

@@ -36,7 +36,7 @@ pub(crate) fn split(caller: &Caller) -> Result<Half, Fatal> {
             drop(reader);
             sys::become_user(caller.uid, caller.gid).map_err(failed)?;
             // Should the parent be killed, there is nobody to ask.
-            sys::die_with_parent(own).map_err(failed)?;
+            sys::signal_at_end_of(own, libc::SIGKILL).map_err(failed)?;
             Ok(Half::Child(Parent { pipe: writer }))
         }
         Forked::Parent(pid) => Ok(Half::Parent(Child { pipe: Some(reader), pid })),

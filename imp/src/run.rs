@@ -54,7 +54,8 @@ pub(crate) fn privileged(
             Err(fatal) => fatal,
         }
     };
-    supervise::run(Target::Group, become_it, || ())
+    // A broker that has crashed runs it again when it is back: not beside this one.
+    supervise::run(Target::Group, Some(caller.parent), become_it, || ())
 }
 
 fn lookup<'a>(caller: &Caller, conf: &'a Conf, name: &str) -> Result<RunConf<'a>, Fatal> {

@@ -21,7 +21,10 @@ pub(crate) enum Target {
     Group,
 }
 
-const FORWARDED: [i32; 8] = [
+/// That the caller may have died.
+const CALLER_DIED: i32 = libc::SIGUSR2;
+
+const HEARD: [i32; 9] = [
     libc::SIGTERM,
     libc::SIGINT,
     libc::SIGHUP,
@@ -30,12 +33,14 @@ const FORWARDED: [i32; 8] = [
     libc::SIGWINCH,
     libc::SIGTTIN,
     libc::SIGTTOU,
+    CALLER_DIED,
 ];
 
 /// Run `become_it`, which does not return unless it fails, in a new process, until its end, and
-/// `at_end` after that.
+/// `at_end` after that. When the process `caller` dies, if one is given, all is killed.
 pub(crate) fn run(
     target: Target,
+    caller: Option<i32>,
     become_it: impl FnOnce() -> Fatal,
     at_end: impl FnOnce(),
 ) -> Result<i32, Fatal> {
@@ -65,8 +70,13 @@ pub(crate) fn run(
                 // Both do it, so that it is done before either goes on.
                 sys::lead_group(pid);
             }
+            if let Some(caller) = caller
+                && sys::signal_at_end_of(caller, CALLER_DIED).is_err()
+            {
+                sys::kill(sys::pid(), CALLER_DIED);
+            }
             let cgroup = Cgroup::own();
-            let status = follow(pid, target, cgroup.as_ref());
+            let status = follow(pid, target, caller, cgroup.as_ref());
             if cgroup.is_some() {
                 // The job has a place of its own, which is free for another when nobody is there.
                 wait_for_orphans(cgroup.as_ref());
@@ -77,9 +87,9 @@ pub(crate) fn run(
     }
 }
 
-fn follow(pid: i32, target: Target, cgroup: Option<&Cgroup>) -> ExitStatus {
+fn follow(pid: i32, target: Target, caller: Option<i32>, cgroup: Option<&Cgroup>) -> ExitStatus {
     loop {
-        match sys::next_signal(&FORWARDED) {
+        match sys::next_signal(&HEARD) {
             libc::SIGCHLD => {
                 while let Some((ended, status)) = sys::reap() {
                     if ended == pid {
@@ -88,6 +98,11 @@ fn follow(pid: i32, target: Target, cgroup: Option<&Cgroup>) -> ExitStatus {
                 }
             }
             libc::SIGUSR1 => processes::kill_all(cgroup),
+            // It may be that only the thread has ended that started this, or that he says so.
+            CALLER_DIED if caller.is_some_and(|caller| caller != sys::parent()) => {
+                processes::kill_all(cgroup);
+            }
+            CALLER_DIED => {}
             signal => sys::kill(if target == Target::Group { -pid } else { pid }, signal),
         }
     }
@@ -100,7 +115,7 @@ fn wait_for_orphans(cgroup: Option<&Cgroup>) {
         if !sys::has_children() {
             return;
         }
-        if sys::next_signal(&FORWARDED) == libc::SIGUSR1 {
+        if sys::next_signal(&HEARD) == libc::SIGUSR1 {
             processes::kill_all(cgroup);
         }
     }

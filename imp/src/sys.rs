@@ -61,6 +61,11 @@ pub(crate) fn pid() -> i32 {
     i32::try_from(std::process::id()).unwrap_or(-1)
 }
 
+/// Process id of the parent; that of whoever has taken its place when it is gone.
+pub(crate) fn parent() -> i32 {
+    i32::try_from(std::os::unix::process::parent_id()).unwrap_or(0)
+}
+
 /// Look up a user by id.
 pub(crate) fn user(uid: u32) -> Option<User> {
     let mut buf = vec![0; 64 << 10];
@@ -200,14 +205,15 @@ pub(crate) fn adopt_orphans() {
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
 
-/// Be killed when the parent, whose id is given, is. Lasts until the next change of users.
-pub(crate) fn die_with_parent(parent: i32) -> io::Result<()> {
+/// Be sent a signal when the parent, whose id is given, dies, or the thread of it that has made
+/// this process. Lasts until the next change of users.
+pub(crate) fn signal_at_end_of(parent: i32, signal: i32) -> io::Result<()> {
     // SAFETY: a plain system call.
-    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) })?;
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) })?;
     // It may be dead already.
-    match i32::try_from(std::os::unix::process::parent_id()) {
-        Ok(now) if now == parent => Ok(()),
-        _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+    match self::parent() == parent {
+        true => Ok(()),
+        false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
     }
 }
 

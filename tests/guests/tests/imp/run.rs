@@ -1,5 +1,8 @@
 //! `flux-imp run`: commands of the administrator's, as root.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use flux_guests::{ALICE, FLUX, Sandbox};
 
 use crate::host;
@@ -65,6 +68,34 @@ fn patterns_let_variables_through_but_not_the_path() {
     assert_eq!(outcome.value("env:FLUX_X"), Some("1"));
     assert_eq!(outcome.value("env:OTHER"), None);
     assert_eq!(outcome.value("env:PATH"), Some("/usr/sbin:/usr/bin:/sbin:/bin"));
+}
+
+#[test]
+fn what_it_runs_dies_with_the_caller_even_where_it_ignores_signals() {
+    let Some(host) = host() else { return };
+    let file = host.path("pid");
+    let wait = "while :; do sleep 1000; done";
+    let text =
+        format!("trap '' TERM HUP\necho $$ > {0}.new; mv {0}.new {0}; {wait}", file.display());
+    let path = host.script("prolog", &text);
+    configure(&host, &path, "");
+    let mut caller = host.command(FLUX, "sh");
+    caller.args(["-c", "\"$0\" run prolog & wait"]).arg(host.imp_path());
+    let mut caller = caller.spawn().unwrap();
+    let limit = Instant::now() + Duration::from_secs(60);
+    let until = |what: &str, is_so: &dyn Fn() -> bool| {
+        while !is_so() {
+            assert!(Instant::now() < limit, "{what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    until("it does not start", &|| file.exists());
+    let pid = std::fs::read_to_string(&file).unwrap();
+    let process = Path::new("/proc").join(pid.trim());
+    assert!(process.exists());
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    until("it goes on", &|| !process.exists());
 }
 
 #[test]
