@@ -109,10 +109,27 @@ pub(crate) const PACKAGES: &[Package] = &[
                 mode: 0o644,
             },
             program("flux-account", "usr/libexec/flux/cmd/flux-account"),
+            program(
+                "flux-account-update-fshare",
+                "usr/libexec/flux/cmd/flux-account-update-fshare",
+            ),
+            program(
+                "flux-account-priority-update",
+                "usr/libexec/flux/cmd/flux-account-priority-update",
+            ),
+            program("flux-account-shares", "usr/libexec/flux/cmd/flux-account-shares"),
+            program("flux-account-pop-db", "usr/libexec/flux/cmd/flux-account-pop-db"),
+            program("flux-account-export-db", "usr/libexec/flux/cmd/flux-account-export-db"),
+            program("flux-account-update-db", "usr/libexec/flux/cmd/flux-account-update-db"),
             source(
                 "etc/examples/system/cron.d/accounting",
                 "usr/share/doc/flux-accounting/examples/cron.d/accounting",
             ),
+            File {
+                from: From::Source("etc/examples/rc1.d/02-account-priority-update"),
+                to: "usr/share/doc/flux-accounting/examples/rc1.d/02-account-priority-update",
+                mode: 0o755,
+            },
         ],
     },
 ];

@@ -1,0 +1,9 @@
+//! `flux account-update-db`
+#![forbid(unsafe_code)]
+
+#[path = "../forward.rs"]
+mod forward;
+
+fn main() -> std::process::ExitCode {
+    forward::to("update-db")
+}

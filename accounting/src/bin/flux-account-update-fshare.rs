@@ -1,0 +1,9 @@
+//! `flux account-update-fshare`
+#![forbid(unsafe_code)]
+
+#[path = "../forward.rs"]
+mod forward;
+
+fn main() -> std::process::ExitCode {
+    forward::to("update-fshare")
+}
