@@ -49,7 +49,7 @@ impl System {
         let broker = flux.with_file_name("flux-broker");
         assert!(broker.is_file(), "{} is missing: build the workspace first", broker.display());
         let (rank, dir) = (self.brokers.len(), self.dir.path().display());
-        std::fs::create_dir(self.dir.path().join(format!("run{rank}"))).unwrap();
+        std::fs::create_dir_all(self.dir.path().join(format!("run{rank}"))).unwrap();
         let log = std::fs::File::create(self.dir.path().join(format!("log{rank}"))).unwrap();
         // What systemd leaves of an environment to a user without a home and a shell.
         let child = Command::new(flux)
@@ -108,6 +108,14 @@ impl System {
             }
             assert!(begin.elapsed() < LIMIT, "{command}: {output:?}\n{}", self.log(0));
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// All brokers at once, without warning.
+    fn crash(&mut self) {
+        for mut broker in std::mem::take(&mut self.brokers) {
+            broker.kill().unwrap();
+            broker.wait().unwrap();
         }
     }
 
@@ -276,6 +284,45 @@ fn prologs_find_the_resources_of_their_jobs_in_the_store() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(said.lines().next().unwrap().trim(), "16 COMPLETED", "{said}");
+}
+
+#[test]
+fn prologs_that_were_under_way_at_a_crash_wait_for_their_nodes_and_run_again() {
+    let mut system = System::configure();
+    let path = |name: &str| system.dir.path().join(name);
+    let (prolog, begun, go) = (path("prolog"), path("begun"), path("go"));
+    let text = format!(
+        "#!/bin/sh\necho $FLUX_JOB_ID >> {}\nuntil [ -e {} ]; do sleep 0.05; done\n",
+        begun.display(),
+        go.display()
+    );
+    std::fs::write(&prolog, text).unwrap();
+    std::fs::set_permissions(&prolog, PermissionsExt::from_mode(0o755)).unwrap();
+    let text = format!(
+        "[job-manager]\nplugins = [{{ load = \"perilog.so\" }}]\n[job-manager.prolog]\ncommand = \
+         [\"flux\", \"perilog-run\", \"prolog\", \"-d\", {:?}, \"-e\", {prolog:?}]\n",
+        path("none")
+    );
+    std::fs::write(path("conf/prolog.toml"), text).unwrap();
+    let leader = ["-Sbroker.quorum=1", "-Sbroker.quorum-warn=none"];
+    system.start(&leader);
+    system.start(&[]);
+    system.until("resource status -s online -no {nnodes}", |said| said == "2");
+    let id = system.succeeds("submit -N2 true");
+    let times = || std::fs::read_to_string(&begun).unwrap_or_default().lines().count();
+    system.until("uptime", |_| times() == 2);
+    system.crash();
+    std::fs::write(&go, "").unwrap();
+
+    system.start(&leader);
+    system.until("uptime", |said| said.contains(" run "));
+    system.start(&[]);
+    system.succeeds(&format!("job wait-event {id} clean"));
+    assert_eq!(system.succeeds(&format!("jobs -no {{status}} {id}")), "COMPLETED");
+    assert_eq!(times(), 4);
+    let log = system.succeeds(&format!("job eventlog {id}"));
+    assert_eq!(log.matches("prolog-start").count(), 1, "{log}");
+    system.shutdown();
 }
 
 #[test]

@@ -12,8 +12,8 @@ use flux_protocol::failure::Failure;
 use flux_protocol::hostlist::Hostlist;
 use flux_protocol::idset::Idset;
 use flux_protocol::message::Nodeid;
-use flux_protocol::rpc::resource;
 use flux_protocol::rpc::rexec::{self, ExecRequest, ExecResponse, Io};
+use flux_protocol::rpc::{groups, resource};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -24,6 +24,10 @@ use crate::log::Severity;
 const NOT_STARTED: i32 = 127 << 8;
 /// wait(2) status of a rank that was lost.
 const LOST: i32 = libc::SIGKILL;
+
+/// How long after a restart nodes of jobs are waited for: systemd starts their brokers again within
+/// seconds.
+const NODES_COME_BACK: Duration = Duration::from_secs(60);
 
 /// What is to be run, and where.
 #[derive(Debug, Clone)]
@@ -115,6 +119,28 @@ impl Bulk {
         let mut hosts = Hostlist::new();
         ranks.iter().for_each(|rank| hosts.push_host(&self.host(rank)));
         hosts.to_string()
+    }
+
+    /// After a restart brokers come back one by one. Whoever is not there in time is lost.
+    pub(super) async fn until_nodes_are_back(&self, context: &Context, ranks: &Idset) {
+        let online = groups::NameRequest { name: "broker.online".to_owned() };
+        let Ok(mut members) = context.handle().stream::<groups::Get>(Nodeid(0), &online) else {
+            return;
+        };
+        let all_there = async {
+            while let Ok(response) = members.next().await {
+                let online: Idset = response.members.parse().unwrap_or_default();
+                if ranks.difference(&online).is_empty() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = all_there => {}
+            () = tokio::time::sleep(NODES_COME_BACK) => {}
+            // For `run`, which ends what it has begun.
+            () = self.end.notified() => self.end.notify_one(),
+        }
     }
 
     /// Run it to its end on all ranks; `each` hears of a rank that is done.

@@ -87,7 +87,7 @@ impl JobManager {
         if self.commands.running.contains_key(&key) {
             return Ok(());
         }
-        let (order, cancel_on_exception) = match self.order(context, start) {
+        let (order, job_ranks, cancel_on_exception) = match self.order(context, start) {
             Ok(order) => order,
             Err(text) => {
                 context.log(
@@ -105,10 +105,14 @@ impl JobManager {
         self.once_stored(context, stored);
         let (after, run_in) = (context.clone(), context.clone());
         let (job, done) = (start.job, bulk.clone());
+        let restored = self.jobs.get(&JobId(job)).is_some_and(|job| job.pending.restored);
         context.spawn(
             async move {
                 // Without an answer the service has ended, and this with it.
                 let _ = is_stored.await;
+                if restored {
+                    bulk.until_nodes_are_back(&run_in, &job_ranks).await;
+                }
                 bulk.run(run_in, |_| {}).await
             },
             move |manager: &mut JobManager, outcome| {
@@ -164,7 +168,8 @@ impl JobManager {
         }
     }
 
-    fn order(&self, context: &Context, start: &ExecStart) -> Result<(Order, bool), String> {
+    /// What to run, the job's ranks, and whether an exception ends it.
+    fn order(&self, context: &Context, start: &ExecStart) -> Result<(Order, Idset, bool), String> {
         let job = self.jobs.get(&JobId(start.job)).ok_or("job is not known")?;
         let r = job.r.as_ref().ok_or("job has no resources")?;
         let r = ResourceSet::decode(r.get()).map_err(|error| error.to_string())?;
@@ -223,7 +228,7 @@ impl JobManager {
             ignore: ignored(context),
         };
         let cancel = options.cancel_on_exception.or(settings.cancel_on_exception);
-        Ok((order, cancel.unwrap_or(false)))
+        Ok((order, job_ranks, cancel.unwrap_or(false)))
     }
 
     fn command_refused(&mut self, context: &Context, plugin: &str, start: &ExecStart, text: &str) {

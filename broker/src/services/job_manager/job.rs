@@ -125,6 +125,8 @@ pub struct Pending {
     pub admitting: bool,
     /// A restart found the job running; execution is to pick it up.
     pub reattach: bool,
+    /// A restart found the job on nodes that may not be back yet.
+    pub restored: bool,
 }
 
 /// What is to be done for a job in the state that it is in.

@@ -97,6 +97,7 @@ fn add(manager: &mut JobManager, context: &Context, mut job: Job, events: &[Even
     } else {
         manager.wait.job_new(&job);
     }
+    job.pending.restored = matches!(job.state, State::Run | State::Cleanup);
     manager.jobs.insert(id, job);
 }
 

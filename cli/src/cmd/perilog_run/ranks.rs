@@ -10,7 +10,9 @@ use flux_protocol::message::Nodeid;
 use flux_protocol::r::ResourceSet;
 use flux_protocol::rpc::job_info::{self, LookupRequest};
 use flux_protocol::rpc::resource;
-use flux_protocol::rpc::rexec::{self, ExecRequest, ExecResponse, Io, KillRequest, flags};
+use flux_protocol::rpc::rexec::{
+    self, ExecRequest, ExecResponse, Io, KillRequest, flags, local_flags,
+};
 use serde_json::Value;
 
 use super::{Perilog, Stop, next_signal};
@@ -47,8 +49,12 @@ impl Perilog {
             cwd: std::env::current_dir().ok().map(|dir| dir.to_string_lossy().into_owned()),
             ..rexec::Command::default()
         };
-        let request =
-            ExecRequest { cmd: command, flags: flags::STDOUT | flags::STDERR, local_flags: 0 };
+        // As a prolog of the broker's: what is run again after a crash is not to go on beside that.
+        let request = ExecRequest {
+            cmd: command,
+            flags: flags::STDOUT | flags::STDERR,
+            local_flags: local_flags::FORK_EXEC,
+        };
         let mut running = BTreeMap::new();
         for rank in ranks.iter() {
             let host = hosts.nth(u64::from(rank)).unwrap_or_else(|| "unknown".to_owned());
