@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::database::{self, change};
 use crate::error::{Error, Result};
 use crate::{
-    banks, exchange, fairshare, priority_update, queues, records, schema, shares, update_db, usage,
-    users,
+    banks, exchange, fairshare, priority_update, queues, records, schema, shares, simulate,
+    update_db, usage, users,
 };
 
 /// Keep accounts of users and banks, and what they have used.
@@ -110,6 +110,24 @@ enum Command {
         /// Print fields with this character in between, rather than in columns
         #[arg(short = 'P', value_name = "DELIMITER")]
         parsable: Option<char>,
+    },
+    /// Run the jobs of an archive again on paper, and show how long those of each bank would wait
+    #[command(after_help = "Example: flux account simulate --shares physics=5 --shares \
+        alice@chemistry=2 /var/lib/flux/job-archive.sqlite\nNo database or instance is changed. \
+        Compare settings with each other: limits, queues and urgencies are left out.")]
+    Simulate {
+        /// Database of the job-archive service
+        #[arg(value_name = "JOB_ARCHIVE_DB_PATH")]
+        archive: PathBuf,
+        /// Shares of a bank or user to try out; may be given several times
+        #[arg(long, value_name = "BANK=N|USER@BANK=N", value_parser = name_and_shares)]
+        shares: Vec<(String, u64)>,
+        /// Size of the machine; by default all cores that the jobs have had
+        #[arg(long)]
+        cores: Option<u64>,
+        /// Seconds between calculations of fair shares
+        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+        interval: u32,
     },
     /// Add banks and users from files; also flux account-pop-db
     #[command(after_help = "Fields of users: username,userid,bank,shares,max_running_jobs,\
@@ -294,6 +312,11 @@ fn dispatch(command: Command, path: &Path, file: Option<&Path>, out: &mut String
             shares::print(&fairshare::load(&open_tree(path)?)?, parsable, out);
             Ok(())
         }
+        Command::Simulate { archive, shares, cores, interval } => {
+            let question = simulate::Question { shares, cores, interval };
+            let db = database::open(path)?;
+            simulate::run(&db, &open_archive(&archive)?, &question, out)
+        }
         Command::UpdateFshare => change(&mut open_tree(path)?, fairshare::update),
         Command::PriorityUpdate => priority_update::run(&database::open(path)?),
         Command::ExportDb(Files { users, banks }) => {
@@ -310,11 +333,7 @@ fn dispatch(command: Command, path: &Path, file: Option<&Path>, out: &mut String
         Command::UpdateUsage { archive, archive_option, priority_decay_half_life } => {
             let archive_path = archive.or(archive_option).unwrap_or_default();
             let mut db = database::open(path)?;
-            let archive = database::open(&archive_path)?;
-            // Asked here so that an error names the right one of the two.
-            archive
-                .prepare("SELECT 1 FROM jobs")
-                .map_err(|error| Error::from(error).of(&archive_path))?;
+            let archive = open_archive(&archive_path)?;
             let now = database::now();
             change(&mut db, |db| usage::update(db, &archive, priority_decay_half_life, now))
         }
@@ -358,6 +377,19 @@ fn apply(db: &rusqlite::Connection, change: Change, out: &mut String) -> Result<
         Change::EditQueue { queue, limits } => queues::edit(db, &queue, &limits.into()),
         Change::DeleteQueue { queue } => queues::delete(db, &queue),
     }
+}
+
+/// The database of the job-archive service; its errors name it rather than the accounting database.
+fn open_archive(path: &Path) -> Result<rusqlite::Connection> {
+    let archive = database::open(path).map_err(|error| error.of(path))?;
+    archive.prepare("SELECT 1 FROM jobs").map_err(|error| Error::from(error).of(path))?;
+    Ok(archive)
+}
+
+fn name_and_shares(text: &str) -> std::result::Result<(String, u64), String> {
+    let (name, shares) = text.split_once('=').ok_or("not of the form NAME=SHARES")?;
+    let shares = shares.parse().map_err(|_| format!("'{shares}' is not a number of shares"))?;
+    Ok((name.to_owned(), shares))
 }
 
 /// As the compiled commands of flux-accounting open it, in their words.

@@ -88,7 +88,7 @@ fn count(value: i64) -> u64 {
     clippy::cast_sign_loss,
     reason = "seconds of nodes, without their fraction; the cast saturates"
 )]
-fn whole(value: f64) -> u64 {
+pub(crate) fn whole(value: f64) -> u64 {
     value as u64
 }
 

@@ -14,6 +14,7 @@ mod queues;
 mod records;
 mod schema;
 mod shares;
+mod simulate;
 mod table;
 mod update_db;
 mod usage;

@@ -83,12 +83,30 @@ pub(crate) fn select(archive: &Connection, filter: &Filter<'_>) -> Result<Vec<Re
 impl Record {
     /// Nodes that the job had; none if it never had resources.
     pub(crate) fn nnodes(&self) -> u64 {
-        let Ok(r) = serde_json::from_str::<Value>(&self.r) else { return 0 };
-        let Some(entries) = r.pointer("/execution/R_lite").and_then(Value::as_array) else {
-            return 0;
+        self.resources().iter().map(|(ranks, _)| ranks.count()).sum()
+    }
+
+    /// Nodes, by rank, and how many cores of each; one where whole nodes were all that counted.
+    pub(crate) fn cores(&self) -> Vec<(u32, u64)> {
+        let resources = self.resources();
+        let each = |(ranks, cores): &(Idset, u64)| {
+            let cores = *cores;
+            ranks.iter().map(move |rank| (rank, cores)).collect::<Vec<_>>()
         };
-        let ranks = entries.iter().filter_map(|entry| entry.get("rank")?.as_str());
-        ranks.filter_map(|ranks| ranks.parse::<Idset>().ok()).map(|ranks| ranks.count()).sum()
+        resources.iter().flat_map(each).collect()
+    }
+
+    /// Entries of R: nodes, and the number of cores on each.
+    fn resources(&self) -> Vec<(Idset, u64)> {
+        let r: Value = serde_json::from_str(&self.r).unwrap_or_default();
+        let entries = r.pointer("/execution/R_lite").and_then(Value::as_array);
+        let read = |entry: &Value| {
+            let ranks = entry.get("rank")?.as_str()?.parse().ok()?;
+            let cores = entry.pointer("/children/core").and_then(Value::as_str);
+            let cores = cores.and_then(|cores| cores.parse::<Idset>().ok());
+            Some((ranks, cores.map_or(1, |cores| cores.count())))
+        };
+        entries.into_iter().flatten().filter_map(read).collect()
     }
 
     /// Seconds times nodes, as far as that is worth counting.

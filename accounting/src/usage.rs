@@ -12,16 +12,16 @@ use crate::records::{self, Filter, Record};
 use crate::schema::{self, WEEK};
 
 /// What remains of usage after a period.
-const DECAY: f64 = 0.5;
+pub(crate) const DECAY: f64 = 0.5;
 
 /// An association whose usage is counted.
 #[derive(Debug)]
-struct Account {
-    username: String,
+pub(crate) struct Account {
+    pub(crate) username: String,
     /// None if nobody knows, so that no job is theirs.
-    userid: Option<i64>,
-    bank: String,
-    is_default_bank: bool,
+    pub(crate) userid: Option<i64>,
+    pub(crate) bank: String,
+    pub(crate) is_default_bank: bool,
 }
 
 /// The last period of usage that has begun.
@@ -71,7 +71,7 @@ pub(crate) fn update(
     Ok(())
 }
 
-fn accounts(db: &Connection) -> Result<Vec<Account>> {
+pub(crate) fn accounts(db: &Connection) -> Result<Vec<Account>> {
     let mut stmt =
         db.prepare("SELECT username, userid, bank, default_bank FROM association_table")?;
     let accounts = stmt.query_map([], |row| {

@@ -265,3 +265,43 @@ fn writers_wait_for_each_other() {
     assert_eq!(accounting.number("SELECT count(*) FROM association_table"), 4.0);
     assert!(accounting.ok("view-bank A").trim_end().ends_with('7'));
 }
+
+#[test]
+fn an_archive_is_run_again_under_other_shares() {
+    let accounting = Accounting::with_banks(&["A", "B"]);
+    accounting.ok("add-user --username=u1 --userid=5001 --bank=A");
+    accounting.ok("add-user --username=u2 --userid=5002 --bank=B");
+    let archive = Archive::new(&accounting);
+    let start = 100_000_000.0;
+    // One core, which the first user has had for five jobs and the second for the next five.
+    for job in 0..10 {
+        let run = start + 100.0 * f64::from(job);
+        archive.add(5001 + i64::from(job / 5), None, "0", run, run + 100.0);
+    }
+    archive.add(5003, None, "0", start, start + 1.0);
+    archive.0.execute("UPDATE jobs SET t_submit=?", [start]).unwrap();
+    let before = std::fs::read(accounting.path()).unwrap();
+    let said = accounting.ok("simulate archive --interval=1 --shares B=4");
+    let expected = "\
+Bank                      Jobs       Archived      Simulated       Proposed
+A                            5          200.0          400.0          580.0
+B                            5          700.0          500.0          320.0
+(all)                       10          450.0          450.0          450.0
+
+10 jobs on 1 cores; mean waits in seconds
+left out: 1 jobs of users who are in no bank
+";
+    assert_eq!(said, expected);
+    // Two at a time, and no change to try.
+    let said = accounting.ok("simulate archive --interval=1 --cores=2");
+    let rows: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows.get(1).unwrap(), &["A", "5", "200.0", "160.0"]);
+    assert_eq!(rows.get(3).unwrap(), &["(all)", "10", "450.0", "200.0"]);
+    assert_eq!(
+        accounting.fails("simulate archive --shares C=1"),
+        "C: no such active bank, or USER@BANK"
+    );
+    assert_eq!(accounting.run("simulate archive --shares C").code, 2);
+    accounting.ok("simulate archive --shares u1@A=3");
+    assert_eq!(std::fs::read(accounting.path()).unwrap(), before);
+}
