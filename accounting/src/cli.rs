@@ -293,7 +293,6 @@ fn dispatch(command: Command, path: &Path, file: Option<&Path>, out: &mut String
                 id: jobid.as_deref(),
                 began_after: after_start_time,
                 ended_before: before_end_time,
-                ended_after: None,
             };
             let archive = database::open(path)?;
             // Nobody has jobs whom nobody knows.

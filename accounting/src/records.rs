@@ -1,9 +1,10 @@
 //! Jobs that are over, in the database of the job-archive service.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use flux_protocol::idset::Idset;
-use rusqlite::{Connection, ToSql};
+use rusqlite::{Connection, Params, ToSql};
 use serde_json::Value;
 
 use crate::error::Result;
@@ -30,19 +31,15 @@ pub(crate) struct Filter<'a> {
     /// Those that have run and began later.
     pub(crate) began_after: Option<f64>,
     pub(crate) ended_before: Option<f64>,
-    /// Those that have run and ended later.
-    pub(crate) ended_after: Option<f64>,
 }
 
 /// Jobs that pass, in the order in which they ended.
 pub(crate) fn select(archive: &Connection, filter: &Filter<'_>) -> Result<Vec<Record>> {
-    let mut query = "SELECT userid, id, t_submit, t_run, t_inactive, R, jobspec FROM jobs \
-                     WHERE true"
-        .to_owned();
+    let mut conditions = "FROM jobs WHERE true".to_owned();
     let mut values: Vec<&dyn ToSql> = Vec::new();
     let mut and = |condition: &str, value| {
-        query.push_str(" AND ");
-        query.push_str(condition);
+        conditions.push_str(" AND ");
+        conditions.push_str(condition);
         values.push(value);
     };
     if let Some(userid) = &filter.userid {
@@ -57,27 +54,69 @@ pub(crate) fn select(archive: &Connection, filter: &Filter<'_>) -> Result<Vec<Re
     if let Some(time) = &filter.ended_before {
         and("t_inactive<?", time);
     }
-    if let Some(time) = &filter.ended_after {
-        and("t_run>0 AND t_inactive>?", time);
+    let mut records = Vec::new();
+    visit(archive, &conditions, values.as_slice(), |record| records.push(record))?;
+    Ok(records)
+}
+
+/// All jobs that have run.
+pub(crate) fn that_ran(archive: &Connection, each: impl FnMut(Record)) -> Result<()> {
+    visit(archive, "FROM jobs WHERE t_run>0", [], each)
+}
+
+/// Jobs that have run and have ended after what goes with their user in `since`. One pass, however
+/// many users there are: the archive has no index of them.
+pub(crate) fn ended_since(
+    archive: &Connection,
+    since: &HashMap<i64, f64>,
+    each: impl FnMut(Record),
+) -> Result<()> {
+    archive.execute_batch(
+        "PRAGMA temp_store=memory;
+         CREATE TEMP TABLE counted (userid INTEGER PRIMARY KEY, since REAL)",
+    )?;
+    {
+        let mut insert = archive.prepare("INSERT INTO temp.counted VALUES (?, ?)")?;
+        for (userid, since) in since {
+            insert.execute((userid, since))?;
+        }
     }
-    query.push_str(" ORDER BY t_inactive, id");
-    let mut stmt = archive.prepare(&query)?;
-    let rows = stmt.query_map(values.as_slice(), |row| {
-        // The id has a column of text, into which its writer may have put a number.
-        let id = crate::table::text(row.get_ref(1)?);
+    // A cross join keeps its order, so that jobs are what is gone through.
+    let conditions = "FROM jobs CROSS JOIN temp.counted USING (userid)
+                      WHERE t_run>0 AND t_inactive>since";
+    visit(archive, conditions, [], each)?;
+    archive.execute_batch("DROP TABLE temp.counted")?;
+    Ok(())
+}
+
+/// Jobs in the order in which they ended.
+fn visit(
+    archive: &Connection,
+    conditions: &str,
+    values: impl Params,
+    mut each: impl FnMut(Record),
+) -> Result<()> {
+    // Ordered by id as well, so that ties are always in the same order.
+    let mut stmt = archive.prepare(&format!(
+        "SELECT userid, id, t_submit, t_run, t_inactive, R, jobspec {conditions}
+         ORDER BY t_inactive, id"
+    ))?;
+    let mut rows = stmt.query(values)?;
+    while let Some(row) = rows.next()? {
         let text = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
         let time = |column| row.get::<_, Option<f64>>(column).map(Option::unwrap_or_default);
-        Ok(Record {
+        each(Record {
             userid: row.get(0)?,
-            id,
+            // The column is one of text, into which its writer may have put a number.
+            id: crate::table::text(row.get_ref(1)?),
             t_submit: time(2)?,
             t_run: time(3)?,
             t_inactive: time(4)?,
             r: text(5)?,
             jobspec: text(6)?,
-        })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+        });
+    }
+    Ok(())
 }
 
 impl Record {

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use crate::error::{Error, Result};
 use crate::fairshare::{self, Node};
-use crate::records::{self, Filter, Record};
+use crate::records::{self, Record};
 use crate::{schema, usage};
 
 /// What is to be found out.
@@ -104,8 +104,7 @@ fn load(db: &Connection, archive: &Connection) -> Result<Workload> {
         workload.accounts.push((account.username, account.bank));
     }
     let mut seen = BTreeMap::new();
-    let filter = Filter { ended_after: Some(0.0), ..Filter::default() };
-    for record in records::select(archive, &filter)? {
+    records::that_ran(archive, |record| {
         for (rank, cores) in record.cores() {
             let most = seen.entry(rank).or_insert(cores);
             *most = cores.max(*most);
@@ -118,7 +117,7 @@ fn load(db: &Connection, archive: &Connection) -> Result<Workload> {
             None => workload.foreign += 1,
             Some(account) => workload.jobs.push(job(*account, &record)),
         }
-    }
+    })?;
     workload.cores = seen.values().sum();
     workload.jobs.sort_by(|a, b| a.submitted.total_cmp(&b.submitted));
     Ok(workload)
@@ -317,7 +316,9 @@ fn print(workload: &Workload, columns: &[Vec<f64>], out: &mut String) {
     for (bank, jobs) in banks.into_iter().chain([("(all)", all)]) {
         let _ = write!(out, "{bank:<20}{:>10}", jobs.len());
         for waits in columns {
-            let sum: f64 = jobs.iter().filter_map(|index| waits.get(*index)).sum();
+            // From zero: the sum of nothing is otherwise less than that.
+            let sum =
+                jobs.iter().filter_map(|index| waits.get(*index)).fold(0.0, |sum, wait| sum + wait);
             #[allow(clippy::cast_precision_loss, reason = "there are not as many jobs")]
             let mean = sum / jobs.len().max(1) as f64;
             let _ = write!(out, "{mean:>15.1}");

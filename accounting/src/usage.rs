@@ -5,10 +5,12 @@
 //! drops out. What all of it amounts to in each case, and which bins are rewritten, is what
 //! flux-accounting 0.18 makes of them.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::{Error, Result};
-use crate::records::{self, Filter, Record};
+use crate::records;
 use crate::schema::{self, WEEK};
 
 /// What remains of usage after a period.
@@ -59,8 +61,11 @@ pub(crate) fn update(
     })?;
     let period = Period { end, length: f64::from(half_life_weeks) * WEEK, now };
     let bins = schema::bins(db)?;
-    for account in accounts(db)? {
-        update_account(db, archive, &account, &bins, period)?;
+    let accounts = accounts(db)?;
+    let new = new_jobs(archive, &counted(db, &accounts)?)?;
+    for account in &accounts {
+        let jobs = account.userid.and_then(|userid| new.get(&userid));
+        update_account(db, account, jobs.map_or(&[], Vec::as_slice), &bins, period)?;
     }
     if period.is_over() {
         db.execute(
@@ -87,36 +92,77 @@ pub(crate) fn accounts(db: &Connection) -> Result<Vec<Account>> {
     Ok(accounts.collect::<rusqlite::Result<_>>()?)
 }
 
+/// A job that has ended since some of its user's were counted last.
+#[derive(Debug)]
+struct Job {
+    bank: Option<String>,
+    t_inactive: f64,
+    usage: f64,
+}
+
+/// When the last job that was counted has ended, by user; the first of them if a user has several
+/// associations.
+fn counted(db: &Connection, accounts: &[Account]) -> Result<HashMap<i64, f64>> {
+    let mut insert = db.prepare(
+        "INSERT OR IGNORE INTO job_usage_factor_table (username, bank, userid) VALUES (?, ?, ?)",
+    )?;
+    let mut select = db.prepare(
+        "SELECT last_job_timestamp FROM job_usage_factor_table WHERE username=? AND bank=?",
+    )?;
+    let mut counted = HashMap::new();
+    for account in accounts {
+        let userid = account.userid.unwrap_or(schema::DEFAULT_UID);
+        insert.execute((&account.username, &account.bank, userid))?;
+        let since: f64 = select.query_row((&account.username, &account.bank), |row| row.get(0))?;
+        if let Some(userid) = account.userid {
+            let first = counted.entry(userid).or_insert(since);
+            *first = since.min(*first);
+        }
+    }
+    Ok(counted)
+}
+
+/// By user, in the order in which they ended. (A job that began before and ended after the last
+/// one that was counted is as new as any; flux-accounting 0.18 never counts it.)
+fn new_jobs(archive: &Connection, counted: &HashMap<i64, f64>) -> Result<HashMap<i64, Vec<Job>>> {
+    let mut jobs: HashMap<i64, Vec<Job>> = HashMap::new();
+    records::ended_since(archive, counted, |record| {
+        let (bank, t_inactive, usage) = (record.bank(), record.t_inactive, record.usage());
+        jobs.entry(record.userid).or_default().push(Job { bank, t_inactive, usage });
+    })?;
+    Ok(jobs)
+}
+
 fn update_account(
     db: &Connection,
-    archive: &Connection,
     account: &Account,
+    jobs: &[Job],
     bins: &[String],
     period: Period,
 ) -> Result<()> {
     let key = (&account.username, &account.bank);
-    db.execute(
-        "INSERT OR IGNORE INTO job_usage_factor_table (username, bank, userid) VALUES (?, ?, ?)",
-        (key.0, key.1, account.userid.unwrap_or(schema::DEFAULT_UID)),
-    )?;
-    let (counted, past) = db.query_row(
-        &format!(
+    let (counted, past) = db
+        .prepare_cached(&format!(
             "SELECT last_job_timestamp, {} FROM job_usage_factor_table
              WHERE username=? AND bank=?",
             bins.join(", ")
-        ),
-        key,
-        |row| {
+        ))?
+        .query_row(key, |row| {
             let past = (1..=bins.len()).map(|column| row.get(column));
             Ok((row.get::<_, f64>(0)?, past.collect::<rusqlite::Result<Vec<f64>>>()?))
-        },
-    )?;
-    let jobs = jobs(archive, account, counted)?;
-    let used: f64 = jobs.iter().map(Record::usage).sum();
+        })?;
+    let mine = |job: &&Job| {
+        let bank = job.bank.as_ref();
+        job.t_inactive > counted
+            && bank.map_or(account.is_default_bank, |bank| *bank == account.bank)
+    };
+    let jobs: Vec<&Job> = jobs.iter().filter(mine).collect();
+    // From zero: the sum of nothing is otherwise less than that.
+    let used = jobs.iter().fold(0.0, |sum, job| sum + job.usage);
     let write = |column: &str, value: f64| -> Result<()> {
         let update =
             format!("UPDATE job_usage_factor_table SET {column}=? WHERE username=? AND bank=?");
-        db.execute(&update, (value, key.0, key.1))?;
+        db.prepare_cached(&update)?.execute((value, key.0, key.1))?;
         Ok(())
     };
     if let Some(last) = jobs.last() {
@@ -134,17 +180,15 @@ fn update_account(
             for (bin, value) in bins.iter().zip(&decayed).skip(1) {
                 write(bin, *value)?;
             }
-            let total = used + decayed.iter().sum::<f64>();
+            let total = decayed.iter().fold(used, |sum, bin| sum + bin);
             if newer.is_some() {
                 write(&format!("{}0", schema::BIN_PREFIX), total)?;
             }
             total
         }
     };
-    db.execute(
-        "UPDATE association_table SET job_usage=? WHERE username=? AND bank=?",
-        (total, key.0, key.1),
-    )?;
+    db.prepare_cached("UPDATE association_table SET job_usage=? WHERE username=? AND bank=?")?
+        .execute((total, key.0, key.1))?;
     Ok(())
 }
 
@@ -160,19 +204,6 @@ fn decay(past: &[f64]) -> Vec<f64> {
         .collect();
     decayed.pop();
     decayed
-}
-
-/// The association's jobs that have ended after `counted`, in the order in which they did. (A job
-/// that began before and ended after it is as new as any; flux-accounting 0.18 never counts it.)
-fn jobs(archive: &Connection, account: &Account, counted: f64) -> Result<Vec<Record>> {
-    let Some(userid) = account.userid else { return Ok(Vec::new()) };
-    let filter = Filter { userid: Some(userid), ended_after: Some(counted), ..Filter::default() };
-    let mut jobs = records::select(archive, &filter)?;
-    jobs.retain(|job| match job.bank() {
-        Some(bank) => bank == account.bank,
-        None => account.is_default_bank,
-    });
-    Ok(jobs)
 }
 
 #[cfg(test)]

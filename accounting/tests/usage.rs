@@ -170,6 +170,28 @@ fn a_period_later_usage_counts_half_and_the_oldest_is_forgotten() {
     assert_eq!(accounting.number(end) - before, WEEK);
 }
 
+/// Not a negative zero, either.
+#[test]
+fn with_a_single_period_nothing_is_left_of_the_last_one() {
+    let accounting = Accounting::with_banks(&["A"]);
+    accounting.ok("add-user --username=u --userid=1001 --bank=A");
+    accounting
+        .db()
+        .execute_batch(
+            "ALTER TABLE job_usage_factor_table DROP COLUMN usage_factor_period_3;
+             ALTER TABLE job_usage_factor_table DROP COLUMN usage_factor_period_2;
+             ALTER TABLE job_usage_factor_table DROP COLUMN usage_factor_period_1;
+             UPDATE job_usage_factor_table SET usage_factor_period_0=100;
+             UPDATE association_table SET job_usage=100;
+             UPDATE t_half_life_period_table SET end_half_life_period=1",
+        )
+        .unwrap();
+    let _archive = Archive::new(&accounting);
+    accounting.ok("update-usage archive");
+    let row = accounting.ok("view-user u");
+    assert_eq!(row.lines().nth(1).unwrap().split_whitespace().nth(8), Some("0.0"), "{row}");
+}
+
 #[test]
 fn new_jobs_go_to_the_current_period_or_begin_the_next() {
     let (accounting, archive) = with_bins([4096.0, 256.0, 32.0, 16.0], 0.0);
@@ -297,6 +319,12 @@ left out: 1 jobs of users who are in no bank
     let rows: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows.get(1).unwrap(), &["A", "5", "200.0", "160.0"]);
     assert_eq!(rows.get(3).unwrap(), &["(all)", "10", "450.0", "200.0"]);
+    let none = accounting.ok("simulate archive --cores=0");
+    assert_eq!(
+        none.lines().nth(1).unwrap(),
+        "(all)                        0            0.0            0.0"
+    );
+    assert!(none.ends_with("left out: 10 jobs of more cores than that\n"), "{none}");
     assert_eq!(
         accounting.fails("simulate archive --shares C=1"),
         "C: no such active bank, or USER@BANK"
