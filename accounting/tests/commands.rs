@@ -209,6 +209,25 @@ fn whoever_was_deleted_comes_back_with_what_they_have_used() {
 }
 
 #[test]
+fn a_change_is_for_one_bank_or_for_all_of_the_users() {
+    let accounting = Accounting::with_banks(&["E", "F"]);
+    for bank in ["E", "F"] {
+        accounting.ok(&format!("add-user --username=u --userid=5015 --bank={bank}"));
+    }
+    accounting.ok("edit-user u --bank=F --shares=9");
+    let shares = "SELECT sum(shares) FROM association_table";
+    assert_eq!(accounting.number(shares), 10.0);
+    accounting.ok("edit-user u --shares=3 --default-bank=F");
+    assert_eq!(accounting.number(shares), 6.0);
+    let default = "SELECT count(*) FROM association_table WHERE default_bank='F'";
+    assert_eq!(accounting.number(default), 2.0);
+    assert_eq!(
+        accounting.fails("edit-user u --bank=G --shares=3"),
+        "User not found in association_table"
+    );
+}
+
+#[test]
 fn queues_have_limits_that_can_be_reset() {
     let accounting = Accounting::new();
     accounting

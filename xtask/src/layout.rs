@@ -304,6 +304,31 @@ mod tests {
     }
 
     #[test]
+    fn accounting_has_its_commands_where_flux_finds_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (programs, dest) = (dir.path().join("bin"), dir.path().join("dest"));
+        let commands = crate::source().join("accounting/src/bin");
+        let mut names: Vec<String> = files(&commands)
+            .unwrap()
+            .iter()
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        names.push("flux-account".to_owned());
+        for name in &names {
+            write(&programs.join(name), b"program", 0o755).unwrap();
+        }
+        let package = PACKAGES.iter().find(|package| package.name == "flux-accounting").unwrap();
+        install(package, &crate::source(), &programs, &dest).unwrap();
+        for name in names {
+            assert!(dest.join("usr/libexec/flux/cmd").join(&name).is_file(), "{name}");
+        }
+        let script = "usr/share/doc/flux-accounting/examples/rc1.d/02-account-priority-update";
+        let mode = dest.join(script).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0o111, "rc1 runs what can be executed");
+        assert!(dest.join("usr/lib/flux/plugins/mf_priority.wasm").is_file());
+    }
+
+    #[test]
     fn no_two_packages_have_the_same_file() {
         let mut seen = std::collections::BTreeSet::new();
         for package in PACKAGES {
