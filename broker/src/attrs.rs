@@ -25,6 +25,9 @@ struct Attr {
     access: Access,
 }
 
+/// Attributes that begin so mean nothing to the broker; scripts use them as they like.
+const TEST: &str = "test.";
+
 /// All attributes of a broker.
 #[derive(Debug, Default)]
 pub struct Attrs {
@@ -44,6 +47,12 @@ impl Attrs {
             nix::unistd::gethostname()
                 .map_or("localhost".to_owned(), |name| name.to_string_lossy().into_owned())
         })
+    }
+
+    /// The directory with what outlives this instance; nothing when all goes away with it.
+    pub fn kept_statedir(&self) -> Option<String> {
+        let kept = self.get("statedir-cleanup").is_none_or(|cleanup| cleanup == "0");
+        self.get("statedir").filter(|_| kept)
     }
 
     /// An attribute that is a duration (RFC 23). None: it is not set, or unlimited.
@@ -95,6 +104,10 @@ impl Attrs {
     /// force.
     pub fn set(&self, name: &str, value: &str, force: bool) -> Result<(), Failure> {
         let mut by_name = self.by_name.borrow_mut();
+        if name.starts_with(TEST) {
+            let unset = Attr { value: None, access: Access::Runtime };
+            by_name.entry(name.to_owned()).or_insert(unset);
+        }
         let attr = by_name
             .get_mut(name)
             .ok_or_else(|| Failure::new(Errno::ENOENT, "unknown attribute"))?;

@@ -31,7 +31,8 @@ impl Sender {
     }
 }
 
-/// A request with the right to answer it. Dropped unanswered it answers ENOSYS.
+/// A request with the right to answer it. Dropped unanswered it answers that the service
+/// stopped.
 pub struct Call<R> {
     router: Router,
     request: Message,
@@ -127,8 +128,7 @@ impl<R: Payload> Call<R> {
 impl<R> Drop for Call<R> {
     fn drop(&mut self) {
         if !self.answered {
-            let text = format!("{} was not answered: its service stopped", self.request.topic);
-            self.router.respond_failure(&self.request, &Failure::new(Errno::ENOSYS, text));
+            self.router.respond_stopped(&self.request);
         }
     }
 }

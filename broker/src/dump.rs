@@ -134,8 +134,7 @@ async fn flux(broker: &Rc<Broker>, label: &str, args: &[&str], file: &Path) -> R
 
 /// Where `auto` dumps are: where the database is kept, else where the broker was started.
 fn folder(attrs: &Attrs) -> PathBuf {
-    let kept = attrs.get("statedir-cleanup").is_none_or(|cleanup| cleanup == "0");
-    let statedir = attrs.get("statedir").filter(|_| kept);
+    let statedir = attrs.kept_statedir();
     Path::new(statedir.as_deref().unwrap_or(".")).join("dump")
 }
 

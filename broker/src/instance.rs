@@ -1,5 +1,6 @@
 //! A broker process from its command line to its exit code.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -19,7 +20,7 @@ use crate::metrics::Endpoint;
 use crate::overlay::Overlay;
 use crate::overlay::transport::TransportError;
 use crate::parent;
-use crate::rc::Script;
+use crate::rc::{self, Script};
 use crate::rundir::{Rundir, RundirError};
 use crate::service;
 use crate::services::attr::Attr;
@@ -70,6 +71,11 @@ pub enum StartError {
     Listen { path: PathBuf, error: std::io::Error },
     #[error("could not start the {service} service: {text}")]
     Service { service: &'static str, text: String },
+    #[error(
+        "stdin is not a tty - can't run interactive shell: give a command to run, or \
+         -Sbroker.rc2_none to run none"
+    )]
+    NoTerminal,
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
@@ -86,7 +92,7 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     let (rank, size) = (booting.rank(), booting.size());
     let rundir = Rundir::create(&attrs, rank)?;
     let boot = booting.wire_up(&attrs).await?;
-    set_general_attrs(&attrs, rank, size);
+    set_general_attrs(&attrs, rank, size)?;
     let owner = Userid(getuid().as_raw());
     let broker = Broker::new(rank, size, owner, attrs, config);
     broker.log().check_opened().map_err(StartError::LogAttr)?;
@@ -97,6 +103,9 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     }
     let overlay = Overlay::start(&broker, boot)?;
     let initial_program = initial_program(&broker, &options);
+    if initial_program == Some(Script::Shell) && !std::io::stdin().is_terminal() {
+        return Err(StartError::NoTerminal);
+    }
     let life = Life::new(broker.attrs(), overlay.clone(), initial_program)?;
     broker.set_life(life.clone());
     let socket = socket_path(broker.attrs())?;
@@ -157,7 +166,7 @@ const RUNTIME_ATTRS: [&str; 6] = [
 ];
 
 /// Attributes that only tell what is so.
-fn set_general_attrs(attrs: &Attrs, rank: u32, size: u32) {
+fn set_general_attrs(attrs: &Attrs, rank: u32, size: u32) -> Result<(), StartError> {
     let immutable = [
         ("rank", rank.to_string()),
         ("size", size.to_string()),
@@ -175,7 +184,32 @@ fn set_general_attrs(attrs: &Attrs, rank: u32, size: u32) {
     attrs.put_default("instance-level", "0", Access::Immutable);
     attrs.put_default("hostlist", attrs.hostname(), Access::Immutable);
     attrs.put_default("hostname", attrs.hostname(), Access::ReadOnly);
+    for phase in [rc::RC1, rc::RC3] {
+        attrs.put_default(phase.attr, phase.builtin, Access::ReadOnly);
+    }
+    attrs.put_default("broker.quorum", size.to_string(), Access::ReadOnly);
+    let warn = attrs.get("broker.quorum-timeout").unwrap_or("1m".to_owned());
+    attrs.put_default("broker.quorum-warn", warn, Access::ReadOnly);
+    for (name, default) in LIMITS {
+        attrs.put_default(name, default, Access::ReadOnly);
+        let value = attrs.get(name).unwrap_or_default();
+        if value != NO_LIMIT && flux_protocol::fsd::parse(&value).is_err() {
+            let text = format!("'{value}' is no duration (such as 30s or 1.5m), nor `{NO_LIMIT}'");
+            return Err(StartError::Attr { attr: name, text });
+        }
+    }
+    Ok(())
 }
+
+/// How long a broker waits where nothing else was said.
+const LIMITS: [(&str, &str); 5] = [
+    ("broker.quorum-warn", "1m"),
+    ("broker.cleanup-timeout", NO_LIMIT),
+    ("broker.sd-stop-timeout", NO_LIMIT),
+    ("broker.shutdown-timeout", NO_LIMIT),
+    ("broker.shutdown-warn", "1m"),
+];
+const NO_LIMIT: &str = "none";
 
 fn start_time() -> String {
     format!("{:.2}", crate::time::unix_seconds(std::time::SystemTime::now()))

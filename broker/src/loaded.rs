@@ -22,6 +22,8 @@ pub enum Status {
 /// A loaded service, from outside.
 pub struct Loaded {
     pub name: String,
+    /// What was loaded under that name.
+    pub module: &'static str,
     pub uuid: Bytes,
     pub services: Vec<String>,
     pub gate: Rc<Gate>,

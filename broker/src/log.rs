@@ -136,6 +136,10 @@ impl Settings {
     }
 }
 
+fn is_level(value: &str) -> bool {
+    value.parse::<i32>().is_ok_and(|level| level <= 7)
+}
+
 /// Check the `log-*` attributes of the command line. EINVAL names the attribute.
 pub fn check_attrs(attrs: &Attrs) -> Result<(), Failure> {
     let bad = |name: &str, why: &str| Failure::new(Errno::EINVAL, format!("{name}: {why}"));
@@ -148,7 +152,7 @@ pub fn check_attrs(attrs: &Attrs) -> Result<(), Failure> {
             "log-syslog-enable" => return Err(bad(name, "value must be 0 or 1")),
             "log-ring-size" if value.parse::<usize>().is_ok() => {}
             "log-ring-size" => return Err(bad(name, "value must be a number")),
-            _ if value.parse::<i32>().is_ok_and(|level| level <= 7) => {}
+            _ if is_level(&value) => {}
             _ => return Err(bad(name, "value must be a level, at most 7")),
         }
     }
@@ -220,9 +224,8 @@ impl Logger {
         if attrs.get("log-syslog-enable").as_deref() != Some("1") {
             outlets.syslog = None;
         } else if outlets.syslog.is_none() {
-            let syslog = Syslog::open(attrs.get("jobid-path").as_deref());
-            outlets.syslog =
-                Some(syslog.map_err(|e| ("log-syslog-enable: /dev/log".to_owned(), e))?);
+            let syslog = Syslog::new(attrs.get("jobid-path").as_deref());
+            outlets.syslog = Some(syslog.map_err(|e| ("log-syslog-enable".to_owned(), e))?);
         }
         Ok(())
     }

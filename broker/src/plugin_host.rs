@@ -43,7 +43,7 @@ pub fn plugin_host(
 /// has some, else in the user's cache, else for the life of this broker.
 fn cache_dir(broker: &Broker) -> Option<PathBuf> {
     let attrs = broker.attrs();
-    if let Some(statedir) = attrs.get("statedir") {
+    if let Some(statedir) = attrs.kept_statedir() {
         return Some(PathBuf::from(statedir).join("plugin-cache"));
     }
     user_cache().or_else(|| Some(PathBuf::from(attrs.get("rundir")?).join("plugin-cache")))

@@ -87,12 +87,37 @@ pub fn set_environment(command: &mut Command, broker: &Broker) {
     command.env_clear().envs(environment(broker));
 }
 
+/// What runs when a broker comes up, or goes down.
+#[derive(Debug, Clone, Copy)]
+pub struct Phase {
+    pub name: &'static str,
+    /// The attribute with a command of the user, who then loads (or unloads) what he wants himself.
+    pub attr: &'static str,
+    /// What the attribute says where nobody has set it: this broker's modules and the fragments of
+    /// the administrator.
+    pub builtin: &'static str,
+}
+
+pub const RC1: Phase = Phase { name: "rc1", attr: "broker.rc1_path", builtin: "flux modprobe rc1" };
+pub const RC3: Phase = Phase { name: "rc3", attr: "broker.rc3_path", builtin: "flux modprobe rc3" };
+
+pub fn is_builtin(broker: &Broker, phase: Phase) -> bool {
+    broker.attrs().get(phase.attr).is_none_or(|line| line == phase.builtin)
+}
+
+/// The user wants nothing to run.
+pub fn is_none(broker: &Broker, phase: Phase) -> bool {
+    broker.attrs().get(phase.attr).is_some_and(|line| line.is_empty())
+}
+
 /// Run the command that the attribute names, else the executables of `/etc/flux/NAME.d` (of the folder
 /// that the attribute `conf.rc_path` names, where it is set).
 ///
 /// The first that fails ends it, with EIO and its line.
-pub async fn run_all(broker: &Rc<Broker>, name: &str, attr: &str) -> Result<(), Failure> {
-    if let Some(line) = broker.attrs().get(attr) {
+pub async fn run_all(broker: &Rc<Broker>, phase: Phase) -> Result<(), Failure> {
+    let name = phase.name;
+    if !is_builtin(broker, phase) {
+        let line = broker.attrs().get(phase.attr).unwrap_or_default();
         if line.is_empty() {
             return Ok(());
         }
@@ -203,9 +228,20 @@ pub fn shell_exit_code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-/// What rank 0 does before the services go: stop the queues, keep the scheduler from hearing of
-/// nodes that leave, cancel what runs, wait until it has ended.
-pub async fn cleanup(broker: &Rc<Broker>, handle: &Handle) -> Result<(), Failure> {
+/// What rank 0 does before the services go: what was pushed with `flux admin cleanup-push`, the last
+/// first; then, where there are jobs, stop the queues, keep the scheduler from hearing of nodes that
+/// leave, cancel what runs, wait until it has ended. False when there was nothing to do.
+pub async fn cleanup(broker: &Rc<Broker>, handle: &Handle) -> Result<bool, Failure> {
+    let mut failed = None;
+    let mut first = 0;
+    while let Some(line) = broker.pushed().pop("cleanup") {
+        let result = run(broker, &format!("cleanup.{first}"), &Script::Line(line)).await;
+        failed = failed.or(result.err());
+        first += 1;
+    }
+    if broker.modules().get("job-manager").is_none() {
+        return failed.map_or(Ok(first > 0), Err);
+    }
     let steps = [
         (
             "flux queue stop --quiet --all --nocheckpoint",
@@ -223,13 +259,6 @@ pub async fn cleanup(broker: &Rc<Broker>, handle: &Handle) -> Result<(), Failure
         ),
         ("flux queue idle --quiet", "job-manager.idle", json!({})),
     ];
-    let mut failed = None;
-    let mut first = 0;
-    while let Some(line) = broker.pushed().pop("cleanup") {
-        let result = run(broker, &format!("cleanup.{first}"), &Script::Line(line)).await;
-        failed = failed.or(result.err());
-        first += 1;
-    }
     for (index, (line, topic, request)) in steps.into_iter().enumerate() {
         let started = Instant::now();
         let payload = flux_protocol::payload::encode_json(&request)?;
@@ -245,5 +274,5 @@ pub async fn cleanup(broker: &Rc<Broker>, handle: &Handle) -> Result<(), Failure
         broker.log().append(severity, "broker", &text);
         failed = failed.or(result.err());
     }
-    failed.map_or(Ok(()), Err)
+    failed.map_or(Ok(true), Err)
 }

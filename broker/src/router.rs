@@ -74,6 +74,8 @@ struct Inner {
     services: RefCell<HashMap<String, Registration>>,
     subscriptions: RefCell<HashMap<Bytes, Vec<Subscription>>>,
     event_seq: Cell<u32>,
+    /// The broker takes its services down for good.
+    ending: Cell<bool>,
 }
 
 struct Registration {
@@ -128,6 +130,7 @@ impl Router {
             services: RefCell::default(),
             subscriptions: RefCell::default(),
             event_seq: Cell::new(0),
+            ending: Cell::new(false),
         });
         Router(inner, Tap::default())
     }
@@ -345,6 +348,25 @@ impl Router {
             let payload = failure.text.as_deref().map(text_payload);
             self.respond(request, failure.errno.0, payload);
         }
+    }
+
+    /// From now on services do not come back.
+    pub fn set_ending(&self) {
+        self.0.ending.set(true);
+    }
+
+    /// The answer to a request whose service stopped before it had one. ENOSYS: it may be loaded
+    /// again. ECONNRESET: the broker ends, and the connection with it.
+    pub(crate) fn respond_stopped(&self, request: &Message) {
+        let errno = if self.0.ending.get() { Errno::ECONNRESET } else { Errno::ENOSYS };
+        let failure = match errno {
+            Errno::ECONNRESET => Failure::from(errno),
+            _ => {
+                let text = format!("{} was not answered: its service stopped", request.topic);
+                Failure::new(errno, text)
+            }
+        };
+        self.respond_failure(request, &failure);
     }
 
     // --- events ---

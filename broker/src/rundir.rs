@@ -11,7 +11,8 @@ use crate::attrs::{Access, Attrs};
 /// Directories of this broker, with what has to be removed at its end.
 #[derive(Debug, Default)]
 pub struct Rundir {
-    remove: Vec<PathBuf>,
+    /// What goes with the broker, and whether it was made by it.
+    remove: Vec<(PathBuf, bool)>,
 }
 
 /// Why a directory can't be used.
@@ -19,7 +20,9 @@ pub struct Rundir {
 pub enum RundirError {
     #[error("{attr} {}: {}", path.display(), Errno::from(error))]
     Io { attr: &'static str, path: PathBuf, error: std::io::Error },
-    #[error("{attr} {} is not a directory", path.display())]
+    #[error("{attr}: cannot create directory in {}: {}", place.display(), Errno::from(error))]
+    NoPlace { attr: &'static str, place: PathBuf, error: std::io::Error },
+    #[error("{attr} {}: Not a directory", path.display())]
     NotADirectory { attr: &'static str, path: PathBuf },
     #[error("{attr} {} is not owned by the instance owner (uid {owner}); chown it, or start as its owner",
         path.display())]
@@ -27,45 +30,85 @@ pub enum RundirError {
     #[error("{attr} {} can't be written to by the instance owner: {}", path.display(),
         errno.desc())]
     NotWritable { attr: &'static str, path: PathBuf, errno: nix::errno::Errno },
+    #[error("{attr} {} does not have owner=rwx permissions; chmod u+rwx it", path.display())]
+    Permissions { attr: &'static str, path: PathBuf },
 }
 
 impl Rundir {
     /// Make or check `rundir`, and `statedir` at rank 0; sets both attributes.
     pub fn create(attrs: &Attrs, rank: u32) -> Result<Rundir, RundirError> {
         let mut rundir = Rundir::default();
-        let path = rundir.prepare(attrs, "rundir", true)?;
-        let cleanup = if rundir.remove.contains(&path) { "1" } else { "0" };
-        attrs.put("rundir-cleanup", cleanup, Access::Immutable);
-        attrs.put("rundir", path.to_string_lossy(), Access::Immutable);
-        if rank == 0 && attrs.get("statedir").is_some() {
-            let path = rundir.prepare(attrs, "statedir", false)?;
-            attrs.put("statedir", path.to_string_lossy(), Access::Immutable);
+        let path = rundir.prepare(attrs, "rundir", &std::env::temp_dir())?;
+        rundir.link_command(&path)?;
+        if rank == 0 {
+            // It may grow beyond what a /tmp in memory has room for.
+            let place = std::env::var_os("TMPDIR").unwrap_or("/var/tmp".into());
+            rundir.prepare(attrs, "statedir", Path::new(&place))?;
         }
         Ok(rundir)
     }
 
+    /// Where nobody named a directory there is a new one below `place`, which goes with the broker.
     fn prepare(
         &mut self,
         attrs: &Attrs,
         attr: &'static str,
-        shared: bool,
+        place: &Path,
     ) -> Result<PathBuf, RundirError> {
-        let cleanup = attrs.get(&format!("{attr}-cleanup")).map(|value| value != "0");
+        let cleanup_attr = format!("{attr}-cleanup");
+        let cleanup = attrs.get(&cleanup_attr).map(|value| value != "0");
         let (path, created) = match attrs.get(attr) {
-            None => (unique_dir(&std::env::temp_dir(), attr)?, true),
+            None => (unique_dir(place, attr)?, true),
             Some(path) => existing_or_new(Path::new(&path), attr)?,
         };
-        check(&path, attr, shared)?;
-        if cleanup.unwrap_or(created) {
-            self.remove.push(path.clone());
+        check(&path, attr)?;
+        let cleanup = cleanup.unwrap_or(created);
+        if cleanup {
+            self.remove.push((path.clone(), created));
         }
+        attrs.put(attr, path.to_string_lossy(), Access::Immutable);
+        attrs.put(&cleanup_attr, if cleanup { "1" } else { "0" }, Access::Immutable);
         Ok(path)
     }
 
-    /// Remove what was made for this broker alone.
-    pub fn remove(self) {
-        for path in self.remove {
+    /// `bin/flux` in the rundir is the command of this broker's installation: who comes over ssh finds
+    /// it there, wherever it is installed.
+    fn link_command(&mut self, rundir: &Path) -> Result<(), RundirError> {
+        let Some(command) = crate::paths::bin_dir().map(|dir| dir.join("flux")) else {
+            return Ok(());
+        };
+        let dir = rundir.join("bin");
+        let link = dir.join("flux");
+        let failed = |error| RundirError::Io { attr: "rundir", path: link.clone(), error };
+        match std::fs::DirBuilder::new().mode(0o755).create(&dir) {
+            Ok(()) => self.remove.push((dir.clone(), true)),
+            // A broker of the same test instance has made it, or one before us that was killed.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(error)),
+        }
+        if std::fs::read_link(&link).is_ok_and(|target| target == command) {
+            return Ok(());
+        }
+        // Whoever looks meanwhile sees the old one or the new one.
+        let new = dir.join(format!("flux-{}", std::process::id()));
+        std::os::unix::fs::symlink(&command, &new).map_err(failed)?;
+        std::fs::rename(&new, &link).map_err(failed)
+    }
+
+    /// The broker has come to its end.
+    pub fn remove(mut self) {
+        for (path, _) in std::mem::take(&mut self.remove) {
             // Nobody misses what can't be removed any more.
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+impl Drop for Rundir {
+    /// A broker that could not start takes away what it has made, but nothing that was there: that
+    /// may be in use by another one.
+    fn drop(&mut self) {
+        for (path, _) in self.remove.drain(..).filter(|(_, created)| *created) {
             let _ = std::fs::remove_dir_all(path);
         }
     }
@@ -79,30 +122,34 @@ fn existing_or_new(path: &Path, attr: &'static str) -> Result<(PathBuf, bool), R
         }
         Ok(_) => Ok((path.to_owned(), false)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            make_dir(path, attr)?;
+            new_dir(path).map_err(|error| RundirError::Io {
+                attr,
+                path: path.to_owned(),
+                error,
+            })?;
             Ok((path.to_owned(), true))
         }
         Err(error) => Err(RundirError::Io { attr, path: path.to_owned(), error }),
     }
 }
 
-fn unique_dir(parent: &Path, attr: &'static str) -> Result<PathBuf, RundirError> {
+fn unique_dir(place: &Path, attr: &'static str) -> Result<PathBuf, RundirError> {
     let unique = uuid::Uuid::new_v4().simple().to_string();
-    let path = parent.join(format!("flux-{}", unique.get(..6).unwrap_or(&unique)));
-    make_dir(&path, attr)?;
+    let path = place.join(format!("flux-{}", unique.get(..6).unwrap_or(&unique)));
+    new_dir(&path).map_err(|error| RundirError::NoPlace {
+        attr,
+        place: place.to_owned(),
+        error,
+    })?;
     Ok(path)
 }
 
-fn make_dir(path: &Path, attr: &'static str) -> Result<(), RundirError> {
-    std::fs::DirBuilder::new().mode(0o700).create(path).map_err(|error| RundirError::Io {
-        attr,
-        path: path.to_owned(),
-        error,
-    })
+fn new_dir(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().mode(0o700).create(path)
 }
 
-/// A rundir is shared by the brokers of a test instance; what lasts is the owner's alone.
-fn check(path: &Path, attr: &'static str, shared: bool) -> Result<(), RundirError> {
+/// It is the owner's, with all rights.
+fn check(path: &Path, attr: &'static str) -> Result<(), RundirError> {
     let meta = std::fs::metadata(path).map_err(|error| RundirError::Io {
         attr,
         path: path.to_owned(),
@@ -115,8 +162,12 @@ fn check(path: &Path, attr: &'static str, shared: bool) -> Result<(), RundirErro
     if meta.uid() != owner {
         return Err(RundirError::Owner { attr, path, owner });
     }
-    if !shared && let Err(errno) = nix::unistd::access(&path, nix::unistd::AccessFlags::W_OK) {
+    // More than the mode says: the file system may be one that is only read.
+    if let Err(errno) = nix::unistd::access(&path, nix::unistd::AccessFlags::W_OK) {
         return Err(RundirError::NotWritable { attr, path, errno });
+    }
+    if meta.permissions().mode() & 0o700 != 0o700 {
+        return Err(RundirError::Permissions { attr, path });
     }
     Ok(())
 }

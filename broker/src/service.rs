@@ -170,7 +170,8 @@ pub async fn load<S: Service>(
     let _ = status_tx.send(Status::Running);
     let task = Task { context, shared: shared.clone(), status: status_tx };
     tokio::task::spawn_local(task.run(service, mailbox, router, uuid.clone()));
-    Ok(Loaded { name: name.to_owned(), uuid, services: names, gate, shared, status, stop })
+    let name = name.to_owned();
+    Ok(Loaded { name, module: S::NAME, uuid, services: names, gate, shared, status, stop })
 }
 
 struct Task<S> {

@@ -36,6 +36,8 @@ pub enum Event {
     ParentNone,
     ParentFail,
     Rc1Success,
+    /// There is no rc1: `broker.rc1_path` is empty.
+    Rc1None,
     Rc1IgnoreFail,
     Rc1Fail,
     QuorumFull,
@@ -54,6 +56,7 @@ pub enum Event {
     ChildrenNone,
     ChildrenTimeout,
     Rc3Success,
+    Rc3None,
     Rc3Fail,
     Goodbye,
 }
@@ -99,7 +102,7 @@ impl State {
             (S::None, E::Start) => S::Join,
             (S::Join, E::ParentReady | E::ParentNone) => S::Init,
             (S::Join, E::ParentFail | E::Shutdown) => S::Shutdown,
-            (S::Init, E::Rc1Success | E::Rc1IgnoreFail) => S::Quorum,
+            (S::Init, E::Rc1Success | E::Rc1None | E::Rc1IgnoreFail) => S::Quorum,
             (S::Init, E::Rc1Fail | E::Panic | E::Shutdown | E::ParentFail) => S::Shutdown,
             (S::Quorum, E::QuorumFull) => S::Run,
             (S::Quorum, E::QuorumFail | E::Panic | E::Shutdown | E::ParentFail) => S::Shutdown,
@@ -110,7 +113,7 @@ impl State {
             (S::Shutdown, E::ChildrenComplete | E::ChildrenNone | E::ChildrenTimeout) => {
                 S::Finalize
             }
-            (S::Finalize, E::Rc3Success | E::Rc3Fail) => S::Goodbye,
+            (S::Finalize, E::Rc3Success | E::Rc3None | E::Rc3Fail) => S::Goodbye,
             (S::Goodbye, E::Goodbye) => S::Exit,
             _ => return None,
         })
@@ -118,12 +121,13 @@ impl State {
 }
 
 impl Event {
-    pub const ALL: [Event; 23] = [
+    pub const ALL: [Event; 25] = [
         Event::Start,
         Event::ParentReady,
         Event::ParentNone,
         Event::ParentFail,
         Event::Rc1Success,
+        Event::Rc1None,
         Event::Rc1IgnoreFail,
         Event::Rc1Fail,
         Event::QuorumFull,
@@ -140,6 +144,7 @@ impl Event {
         Event::ChildrenNone,
         Event::ChildrenTimeout,
         Event::Rc3Success,
+        Event::Rc3None,
         Event::Rc3Fail,
         Event::Goodbye,
     ];
@@ -151,6 +156,7 @@ impl Event {
             Event::ParentNone => "parent-none",
             Event::ParentFail => "parent-fail",
             Event::Rc1Success => "rc1-success",
+            Event::Rc1None => "rc1-none",
             Event::Rc1IgnoreFail => "rc1-ignorefail",
             Event::Rc1Fail => "rc1-fail",
             Event::QuorumFull => "quorum-full",
@@ -167,6 +173,7 @@ impl Event {
             Event::ChildrenNone => "children-none",
             Event::ChildrenTimeout => "children-timeout",
             Event::Rc3Success => "rc3-success",
+            Event::Rc3None => "rc3-none",
             Event::Rc3Fail => "rc3-fail",
             Event::Goodbye => "goodbye",
         }

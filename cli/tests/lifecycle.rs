@@ -220,7 +220,7 @@ fn a_shutdown_goes_on_without_who_does_not_end_in_time() {
     let log = system.log(0);
     for line in [
         "cleanup: not done in broker.cleanup-timeout",
-        "shutdown: node1 not gone in broker.shutdown-timeout",
+        "shutdown timeout: node1 not gone in broker.shutdown-timeout",
     ] {
         assert_eq!(log.matches(line).count(), 1, "{line}: {log}");
     }

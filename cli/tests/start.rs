@@ -152,8 +152,13 @@ fn who_repairs_an_instance_from_a_shell_is_told_where_it_is() {
     let state = state.display().to_string();
     let started = start(&["-s", "1", &format!("-Sstatedir={state}"), "true"], tmp.path());
     assert!(started.status.success(), "{started:?}");
-    // The shell ends at once, as there is nothing to read.
-    let output = start(&["-s", "1", &format!("--recovery={state}")], tmp.path());
+    // On a terminal at which somebody has typed the end of input already.
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    nix::unistd::write(&terminal.master, b"\x04").unwrap();
+    let mut command = clean("timeout", tmp.path());
+    command.args(["--foreground", &LIMIT.as_secs().to_string(), FLUX, "start", "-s", "1"]);
+    command.arg(format!("--recovery={state}")).stdin(terminal.slave);
+    let output = command.output().unwrap();
     let said = text(&output.stdout);
     assert!(said.contains("| Entering Flux recovery mode."), "{output:?}");
     assert!(said.contains(&format!("| statedir           {state}\n")), "{said}");

@@ -21,7 +21,6 @@ use tokio::sync::mpsc;
 use crate::fatal::Fatal;
 use crate::job::Job;
 use crate::log::Log;
-use crate::options::is_on;
 
 mod exchange;
 
@@ -83,15 +82,23 @@ enum Instance {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Raw {
     kvs: Option<String>,
     exchange: RawExchange,
-    nomap: Option<serde_json::Value>,
+    nomap: Option<Switch>,
+}
+
+/// `-o NAME`, or `-o NAME=1`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Switch {
+    Bool(bool),
+    Number(i64),
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct RawExchange {
     k: Option<usize>,
 }
@@ -123,7 +130,7 @@ impl Pmi {
             job.layout.total_ntasks,
             u32::try_from(ntasks).unwrap_or(u32::MAX),
         );
-        if !raw.nomap.as_ref().is_some_and(is_on) {
+        if !matches!(raw.nomap, Some(Switch::Bool(true) | Switch::Number(1..))) {
             preset_taskmap(&mut server, job, log);
         }
         Ok(Some(Pmi {
@@ -208,6 +215,10 @@ impl Pmi {
     }
 
     fn line(&mut self, index: usize, line: String) -> Result<Outcome, Fatal> {
+        // The tasks are about to be ended; none gets past a barrier meanwhile.
+        if self.aborted {
+            return Ok(Outcome::Nothing);
+        }
         match &mut self.instance {
             Instance::Known => {}
             Instance::Fetching(queued) => {
@@ -235,7 +246,6 @@ impl Pmi {
                 let separator = if text.is_empty() { "" } else { ": " };
                 return Ok(Outcome::Abort(format!("PMI_Abort{separator}{text}")));
             }
-            Err(_) if self.aborted => {}
             Err(e) => {
                 self.log.debug(COMPONENT, e);
                 return Err(Fatal::new(COMPONENT, "PMI-1 wire protocol error"));

@@ -66,9 +66,8 @@ const LOG_USER: u8 = 1;
 const PREFIX_MAX: usize = 31;
 
 impl Syslog {
-    pub(super) fn open(jobid_path: Option<&str>) -> io::Result<Syslog> {
+    pub(super) fn new(jobid_path: Option<&str>) -> io::Result<Syslog> {
         let socket = UnixDatagram::unbound()?;
-        socket.connect(SYSLOG_SOCKET)?;
         socket.set_nonblocking(true)?;
         let user = nix::unistd::User::from_uid(nix::unistd::geteuid());
         let user = user.ok().flatten().map_or("unknown".to_owned(), |user| user.name);
@@ -83,8 +82,8 @@ impl Syslog {
         let pri = LOG_USER * 8 + line.severity.number();
         let pid = std::process::id();
         let text = format!("<{pri}>flux[{pid}]: {} {}", self.prefix, plain(line));
-        // What the logger does not take in time is lost, as with syslog(3).
-        let _ = self.socket.send(text.as_bytes());
+        // What the logger does not take in time, or while it is away, is lost, as with syslog(3).
+        let _ = self.socket.send_to(text.as_bytes(), SYSLOG_SOCKET);
     }
 }
 

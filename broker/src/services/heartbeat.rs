@@ -25,8 +25,6 @@ pub const TOPIC: &str = "heartbeat.pulse";
 #[derive(Debug)]
 pub struct Heartbeat {
     settings: Settings,
-    /// The module's arguments stand above the configuration.
-    args: Vec<String>,
     count: u64,
     /// The latest pulse, or the start.
     last: Instant,
@@ -44,7 +42,6 @@ impl Service for Heartbeat {
     async fn start(context: &Context<Heartbeat>, args: &[String]) -> Result<Heartbeat, Failure> {
         let mut heartbeat = Heartbeat {
             settings: settings(&context.config(), args)?,
-            args: args.to_vec(),
             count: 0,
             last: Instant::now(),
             overdue: false,
@@ -71,7 +68,8 @@ impl Service for Heartbeat {
     }
 
     fn configure(&mut self, context: &Context<Heartbeat>, config: &Config) -> Result<(), Failure> {
-        let new = settings(config, &self.args)?;
+        // A new configuration stands above what the module was loaded with, as in flux-core.
+        let new = settings(config, &[])?;
         if new != self.settings {
             self.settings = new;
             self.restart_timer(context);

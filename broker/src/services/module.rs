@@ -92,8 +92,11 @@ impl Module {
     ) -> Result<rpc::ListResponse, Failure> {
         let mods = context.broker().modules().list_all().into_iter().map(|loaded| rpc::Module {
             name: loaded.name.clone(),
-            // All are part of this program.
-            path: "builtin".to_owned(),
+            // All are part of this program; clients take those that can't be unloaded by the word.
+            path: match context.broker().modules().is_builtin(&loaded.name) {
+                true => "builtin".to_owned(),
+                false => loaded.module.to_owned(),
+            },
             idle: loaded.idle(),
             status: loaded.status() as u32,
             services: loaded.services.clone(),

@@ -48,6 +48,9 @@ impl Service for StateMachine {
 
     async fn start(context: &Context<Self>, _: &[String]) -> Result<Self, Failure> {
         let life = context.broker().life().cloned().ok_or(Errno::ENOSYS)?;
+        if context.rank() == 0 {
+            quorum::Needed::of(context.broker())?.warn_of_older_form(context.broker());
+        }
         let mut machine = StateMachine {
             state: life.state_sender(),
             life,

@@ -4,6 +4,7 @@ mod brokers;
 mod control;
 mod rundir;
 
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -258,6 +259,13 @@ fn recovery_attr(target: Option<&Path>) -> Result<String, Failure> {
         std::fs::metadata(path).map_err(|error| Failure::of(path.display(), strerror(&error)))?;
     if !meta.is_dir() {
         return Ok(format!("-Scontent.restore={}", path.display()));
+    }
+    let path_shown = path.display();
+    if meta.uid() != nix::unistd::getuid().as_raw() {
+        return Err(Failure::new(format_args!("{path_shown}: not owned by you")));
+    }
+    if meta.mode() & 0o700 != 0o700 {
+        return Err(Failure::new(format_args!("{path_shown}: no access: chmod u+rwx it")));
     }
     let store = path.join("content.sqlite");
     if let Err(error) = std::fs::metadata(&store) {

@@ -1,17 +1,21 @@
 //! A tunnel to a broker's socket on another host: `ssh HOST flux relay PATH`.
 //!
-//! `FLUX_SSH` names another remote shell, `FLUX_SSH_RCMD` the path of `flux` over there.
+//! `FLUX_SSH` names another remote shell, `FLUX_SSH_RCMD` the path of `flux` over there. What the
+//! remote shell has to say (a host that is not known, a warning, a banner) goes where ours goes.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::OpenError;
+
+/// How long a remote shell whose connection is closed may take to end.
+const GRACE: Duration = Duration::from_secs(2);
 
 pub(super) struct Tunnel {
     pub(super) stream: UnixStream,
@@ -33,25 +37,19 @@ impl Tunnel {
             .args(arguments(target, port, path))
             .stdin(Stdio::from(stdin))
             .stdout(Stdio::from(OwnedFd::from(theirs)))
-            .stderr(Stdio::piped());
+            .stderr(Stdio::inherit());
         let child = command.spawn().map_err(failed)?;
         let stream = UnixStream::from_std(ours).map_err(failed)?;
         Ok(Tunnel { stream, child })
     }
 
-    /// What the remote shell had to say about its failure.
+    /// Why the other side did not welcome us: the remote shell has ended, or something answered
+    /// that is no broker.
     pub(super) async fn explain(mut self) -> String {
-        let mut text = String::new();
         drop(self.stream);
-        if let Some(mut stderr) = self.child.stderr.take() {
-            // Best effort: the text is for people.
-            let _ = stderr.read_to_string(&mut text).await;
-        }
-        let text = text.trim();
-        if text.is_empty() {
-            "no clean connection: do shell start files over there write to stdout?".to_owned()
-        } else {
-            text.to_owned()
+        match tokio::time::timeout(GRACE, self.child.wait()).await {
+            Ok(Ok(status)) if !status.success() => format!("the remote command failed: {status}"),
+            _ => "no clean connection: do shell start files over there write to stdout?".to_owned(),
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::payload::Empty;
+use bytes::Bytes;
+
+use crate::payload::{self, Empty, Payload, PayloadError};
 use crate::{json_payload, methods};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -15,8 +17,15 @@ pub struct GetResponse {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MonitorRequest {
     /// The stream ends after this state.
-    #[serde(rename = "final")]
+    #[serde(rename = "final", default = "exit")]
     pub last: u32,
+}
+
+/// The number of the state in which a broker ends.
+const EXIT: u32 = 11;
+
+fn exit() -> u32 {
+    EXIT
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,7 +46,20 @@ pub struct SdNotifyRequest {
     pub status: Option<String>,
 }
 
-json_payload!(GetResponse, MonitorRequest, MonitorResponse, PostRequest, SdNotifyRequest);
+json_payload!(GetResponse, MonitorResponse, PostRequest, SdNotifyRequest);
+
+impl Payload for MonitorRequest {
+    /// Who says nothing of a last state wants them all.
+    fn decode(payload: Option<&Bytes>) -> Result<MonitorRequest, PayloadError> {
+        match payload {
+            Some(_) => payload::decode_json(payload),
+            None => Ok(MonitorRequest { last: EXIT }),
+        }
+    }
+    fn encode(&self) -> Result<Option<Bytes>, PayloadError> {
+        payload::encode_json(self)
+    }
+}
 
 methods! {
     Get: "state-machine.get", User, One, Empty => GetResponse;

@@ -51,16 +51,21 @@ impl Exchange {
     /// `fanout` 0 is the default.
     pub(super) fn new(job: &Job, fanout: usize, log: &Log) -> Exchange {
         let (rank, size) = (job.shell_rank, job.size());
+        let tell = |text: std::fmt::Arguments<'_>| {
+            if job.is_leader() {
+                log.warn(super::COMPONENT, text);
+            }
+        };
         let k = match fanout {
             0 => FANOUT,
             k if k > size => {
-                if job.is_leader() {
-                    let text = format_args!("requested exchange fanout too large, using k={size}");
-                    log.warn(super::COMPONENT, text);
-                }
+                tell(format_args!("requested exchange fanout too large, using k={size}"));
                 size
             }
-            k => k,
+            k => {
+                tell(format_args!("using k={k}"));
+                k
+            }
         };
         let first = k.saturating_mul(rank).saturating_add(1);
         let parent = rank.checked_sub(1).and_then(|before| job.layout.node(before / k));

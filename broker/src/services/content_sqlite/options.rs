@@ -35,10 +35,9 @@ impl Options {
     pub(super) fn new(attrs: &Attrs, config: &Config, args: &[String]) -> Result<Options, Failure> {
         let hash = attrs.get("content.hash").unwrap_or_else(|| HashType::default().to_string());
         let hash = hash.parse().map_err(|error| invalid(format!("content.hash: {error}")))?;
-        let statedir = attrs.get("statedir");
-        let temporary =
-            statedir.is_none() || attrs.get("statedir-cleanup").is_some_and(|s| s == "1");
-        let directory = statedir
+        let temporary = attrs.kept_statedir().is_none();
+        let directory = attrs
+            .get("statedir")
             .or_else(|| attrs.get("rundir"))
             .ok_or_else(|| invalid("neither statedir nor rundir is set"))?;
         // What is removed at exit need not outlive a crash of the machine. A journal it has all

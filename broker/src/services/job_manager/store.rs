@@ -54,7 +54,7 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     pub(super) fn new(context: &Context) -> Store {
-        let durable = context.broker().attrs().get("statedir").is_some();
+        let durable = context.broker().attrs().kept_statedir().is_some();
         Store { durable, ..Store::default() }
     }
 

@@ -33,7 +33,13 @@ impl Life {
             State::Run => self.run(&context).await,
             State::Cleanup => Some(cleanup(&context).await),
             State::Shutdown => Some(self.shutdown(&context).await),
-            State::Finalize => Some(finalize(&context).await),
+            State::Finalize => {
+                let event = finalize(&context).await;
+                if event == Event::Rc3Fail {
+                    self.fail();
+                }
+                Some(event)
+            }
             State::Goodbye => {
                 self.peers().goodbye().await;
                 Some(Event::Goodbye)
@@ -58,6 +64,7 @@ impl Life {
     async fn init(&self, context: &Ctx) -> Event {
         let recovery = context.broker().attrs().get(RECOVERY_MODE).is_some();
         match self.rc1(context).await {
+            Ok(()) if rc::is_none(context.broker(), rc::RC1) => Event::Rc1None,
             Ok(()) => Event::Rc1Success,
             Err(failure) => {
                 let text = format!("rc1.0: {failure}");
@@ -73,11 +80,14 @@ impl Life {
 
     async fn rc1(&self, context: &Ctx) -> Result<(), Failure> {
         let broker = context.broker();
-        modules::load_all(broker).await?;
-        if broker.rank() == 0 && broker.modules().get("kvs").is_some() {
-            startlog::append(context.handle(), startlog::Entry::Start).await?;
+        // An rc1 of one's own loads what it wants; an empty one is an instance without modules.
+        if rc::is_builtin(broker, rc::RC1) {
+            modules::load_all(broker).await?;
+            if broker.rank() == 0 {
+                startlog::append(context.handle(), startlog::Entry::Start).await?;
+            }
         }
-        rc::run_all(broker, "rc1", "broker.rc1_path").await
+        rc::run_all(broker, rc::RC1).await
     }
 
     /// Rank 0 runs the initial program; the others follow their parent.
@@ -135,21 +145,36 @@ impl Life {
         if self.peers().children().is_empty() {
             return Event::ChildrenNone;
         }
-        let limit = context.broker().attrs().duration("broker.shutdown-timeout");
+        let attrs = context.broker().attrs();
+        let limit = attrs.duration("broker.shutdown-timeout").unwrap_or(quorum::NEVER);
         let gone = self.peers().children_gone();
-        match limit {
-            None => gone.await,
-            Some(limit) => {
-                if tokio::time::timeout(limit, gone).await.is_err() {
-                    let broker = context.broker();
-                    let hosts = broker.hosts_of(&self.peers().children());
-                    let text = format!("shutdown: {hosts} not gone in broker.shutdown-timeout");
-                    broker.log().append(Severity::Err, "broker", &text);
-                    return Event::ChildrenTimeout;
-                }
+        let warnings = self.warn_of_slow_children(context);
+        tokio::select! {
+            () = gone => {}
+            () = tokio::time::sleep(limit) => {
+                let hosts = context.broker().hosts_of(&self.peers().children());
+                let text = format!("shutdown timeout: {hosts} not gone in broker.shutdown-timeout");
+                context.broker().log().append(Severity::Err, "broker", &text);
+                return Event::ChildrenTimeout;
             }
+            () = warnings => {}
         }
         Event::ChildrenComplete
+    }
+
+    /// Each `broker.shutdown-warn`, for as long as it is polled.
+    async fn warn_of_slow_children(&self, context: &Ctx) {
+        let period =
+            context.broker().attrs().duration("broker.shutdown-warn").unwrap_or(quorum::NEVER);
+        loop {
+            tokio::time::sleep(period).await;
+            let late = self.peers().children();
+            let hosts = context.broker().hosts_of(&late);
+            let count = late.count();
+            let text =
+                format!("shutdown delayed: waiting for {count} peers: {hosts} (rank {late})");
+            context.broker().log().append(Severity::Err, "broker", &text);
+        }
     }
 }
 
@@ -196,7 +221,7 @@ async fn watch_parent(context: &Ctx, event: impl Fn(u32) -> Option<Event>) -> Ev
 
 /// Rank 0 ends what runs, so that a restart finds nothing that looks as if it ran.
 async fn cleanup(context: &Ctx) -> Event {
-    if context.rank() > 0 || context.broker().modules().get("job-manager").is_none() {
+    if context.rank() > 0 {
         return Event::CleanupNone;
     }
     let limit = context.broker().attrs().duration("broker.cleanup-timeout");
@@ -208,7 +233,8 @@ async fn cleanup(context: &Ctx) -> Event {
         None => cleanup.await,
     };
     match result {
-        Ok(()) => Event::CleanupSuccess,
+        Ok(true) => Event::CleanupSuccess,
+        Ok(false) => Event::CleanupNone,
         Err(failure) => {
             let text = format!("cleanup: {failure}");
             context.broker().log().append(Severity::Err, "broker", &text);
@@ -219,15 +245,17 @@ async fn cleanup(context: &Ctx) -> Event {
 
 async fn finalize(context: &Ctx) -> Event {
     let broker = context.broker();
-    let scripts = rc::run_all(broker, "rc3", "broker.rc3_path").await;
+    let scripts = rc::run_all(broker, rc::RC3).await;
     let finished = match broker.modules().get("kvs") {
-        Some(_) if broker.rank() == 0 => {
+        Some(_) if broker.rank() == 0 && rc::is_builtin(broker, rc::RC3) => {
             startlog::append(context.handle(), startlog::Entry::Finish).await
         }
         _ => Ok(()),
     };
+    broker.router().set_ending();
     let removed = modules::remove_all(broker).await;
     match scripts.and(finished).and(removed) {
+        Ok(()) if rc::is_none(broker, rc::RC3) => Event::Rc3None,
         Ok(()) => Event::Rc3Success,
         Err(failure) => {
             broker.log().append(Severity::Err, "broker", &format!("rc3.0: {failure}"));

@@ -9,6 +9,7 @@ use flux_protocol::message::Nodeid;
 use flux_protocol::rpc::groups;
 
 use super::{StateMachine, monitor_parent};
+use crate::broker::Broker;
 use crate::context::Context;
 use crate::log::Severity;
 use crate::state::{Event, State};
@@ -17,7 +18,7 @@ use crate::state::{Event, State};
 const ONLINE: &str = "broker.online";
 
 /// Longer than any instance lives, and no more than a timer takes.
-const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
+pub(super) const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Tell the instance that this broker is up; at rank 0 wait for the others, elsewhere for rank 0.
 pub(super) async fn reach(context: &Context<StateMachine>) -> Event {
@@ -54,18 +55,25 @@ async fn reach_leader(context: &Context<StateMachine>) -> Result<Event, Failure>
         }
         result => result?,
     }
-    let needed = needed(context);
+    let needed = Needed::of(context.broker())?;
     let warn = warn_period(context);
     let name = groups::NameRequest { name: ONLINE.to_owned() };
     let mut members = context.handle().stream::<groups::Get>(Nodeid(0), &name)?;
     let mut online = Idset::new();
+    let mut warned = false;
     loop {
         let next = tokio::time::timeout(warn, members.next()).await;
         match next {
             Ok(response) => online = response?.members.parse().unwrap_or_default(),
-            Err(_) => warn_of_slow(context, &online),
+            Err(_) => {
+                warn_of_slow(context, &online);
+                warned = true;
+            }
         }
         if needed.met_by(&online) {
+            if warned {
+                context.broker().log().append(Severity::Err, "broker", "quorum reached");
+            }
             return Ok(Event::QuorumFull);
         }
     }
@@ -78,30 +86,53 @@ async fn join(context: &Context<StateMachine>) -> Result<(), Failure> {
 }
 
 /// `broker.quorum`: a number of brokers, or (in the older form) the ranks that must be there.
-enum Needed {
+pub(super) enum Needed {
     Count(u64),
     Ranks(Idset),
 }
 
 impl Needed {
+    /// EINVAL: neither, or more than the instance has.
+    ///
+    /// A plain number is a count, but for 0, which can only mean rank 0.
+    pub(super) fn of(broker: &Broker) -> Result<Needed, Failure> {
+        let size = u64::from(broker.size());
+        let Some(text) = broker.attrs().get("broker.quorum") else {
+            return Ok(Needed::Count(size));
+        };
+        let bad = |why: &str| {
+            let text = format!("Error parsing broker.quorum attribute: '{text}' {why}");
+            Failure::new(Errno::EINVAL, text)
+        };
+        let more = format!("is more than there are in an instance of size {size}");
+        if let Ok(count) = text.parse::<u64>() {
+            return if count <= size { Ok(Needed::Count(count.max(1))) } else { Err(bad(&more)) };
+        }
+        let ranks: Idset = text.parse().map_err(|_| bad("is no number of brokers"))?;
+        match ranks.last() {
+            None => Err(bad("is no number of brokers")),
+            Some(last) if u64::from(last) >= size => Err(bad(&more)),
+            Some(_) => Ok(Needed::Ranks(ranks)),
+        }
+    }
+
+    /// The older form means something else in flux-core, where it is a number now.
+    pub(super) fn warn_of_older_form(&self, broker: &Broker) {
+        let zero = broker.attrs().get("broker.quorum").is_some_and(|text| text == "0");
+        let assumed = match self {
+            Needed::Count(_) if zero => "rank 0".to_owned(),
+            Needed::Count(_) => return,
+            Needed::Ranks(ranks) => format!("ranks {ranks}"),
+        };
+        let text = format!("warning: broker.quorum is a number of brokers now: assuming {assumed}");
+        broker.log().append(Severity::Err, "broker", &text);
+    }
+
     fn met_by(&self, online: &Idset) -> bool {
         match self {
             Needed::Count(count) => online.count() >= *count,
             Needed::Ranks(ranks) => ranks.iter().all(|rank| online.contains(rank)),
         }
-    }
-}
-
-/// A plain number is a count, but for 0, which can only mean rank 0.
-fn needed(context: &Context<StateMachine>) -> Needed {
-    let size = u64::from(context.broker().size());
-    let Some(text) = context.broker().attrs().get("broker.quorum") else {
-        return Needed::Count(size);
-    };
-    match text.parse::<u64>() {
-        Ok(0) => Needed::Count(1),
-        Ok(count) => Needed::Count(count.min(size)),
-        Err(_) => text.parse().map_or(Needed::Count(size), Needed::Ranks),
     }
 }
 

@@ -1,0 +1,136 @@
+//! What an instance begins and ends with: rc1 and rc3, the directories, the limits on waiting. The
+//! programs are those of the same build: run `cargo build --workspace` first.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const FLUX: &str = env!("CARGO_BIN_EXE_flux");
+/// An instance without modules.
+const BARE: [&str; 2] = ["-Sbroker.rc1_path=", "-Sbroker.rc3_path="];
+
+/// `flux start ARGS...`, with a folder for temporary files of its own, and this build's `flux`.
+fn start(args: &[&str], tmp: &Path) -> Output {
+    let programs = Path::new(FLUX).parent().unwrap();
+    assert!(programs.join("flux-broker").is_file(), "build the workspace first");
+    Command::new("timeout")
+        .args(["120", FLUX, "start"])
+        .args(args)
+        .env("TMPDIR", tmp)
+        .env("PATH", format!("{}:/usr/bin:/bin", programs.display()))
+        .env("SHELL", "/bin/sh")
+        .env_remove("FLUX_URI")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn says(args: &[&str], tmp: &Path) -> String {
+    let output = start(args, tmp);
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn an_rc1_of_ones_own_loads_what_it_wants() {
+    let tmp = tempfile::tempdir().unwrap();
+    let names = "flux module list | tail -n +2 | cut -d' ' -f1 | sort";
+    let [rc1, rc3] = BARE;
+    let bare = says(&[rc1, rc3, names], tmp.path());
+    assert_eq!(bare, "config\nconnector-local\ngroups\noverlay\nrexec\n");
+    let rc1 = "-Sbroker.rc1_path=flux module load content && flux module load content-sqlite && \
+               flux module load kvs";
+    let program = "flux module list | grep -cE '^(content|content-sqlite|kvs) '; flux kvs put a=b; \
+                   flux kvs get a; flux getattr broker.rc3_path";
+    assert_eq!(says(&[rc1, program], tmp.path()), "3\nb\nflux modprobe rc3\n");
+}
+
+#[test]
+fn states_tell_that_there_was_no_rc1_and_an_rc3_that_fails_is_the_instances_failure() {
+    let tmp = tempfile::tempdir().unwrap();
+    let [rc1, rc3] = BARE;
+    let output = start(&[rc1, rc3, "-Slog-stderr-level=6", "true"], tmp.path());
+    let log = String::from_utf8_lossy(&output.stderr);
+    for line in ["rc1-none: init->quorum", "cleanup-none: cleanup->", "rc3-none: finalize->"] {
+        assert_eq!(log.matches(line).count(), 1, "{line}: {log}");
+    }
+    assert!(output.status.success());
+    let output = start(&[rc1, "-Sbroker.rc3_path=exit 3", "true"], tmp.path());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn what_was_pushed_for_the_cleanup_runs_without_jobs_too() {
+    let tmp = tempfile::tempdir().unwrap();
+    let file = tmp.path().join("done");
+    let program = format!("echo 'echo yes >{}' | flux admin cleanup-push", file.display());
+    let [rc1, rc3] = BARE;
+    says(&[rc1, rc3, &program], tmp.path());
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "yes\n");
+}
+
+#[test]
+fn directories_that_nobody_named_go_with_the_instance() {
+    let tmp = tempfile::tempdir().unwrap();
+    let program = "for a in rundir statedir; do d=$(flux getattr $a); test -d $d; \
+                   echo $d $(flux getattr $a-cleanup); done; \
+                   $(flux getattr rundir)/bin/flux getattr size; \
+                   flux run true; ls $(flux getattr statedir)";
+    let said = says(&[program], tmp.path());
+    let lines: Vec<&str> = said.lines().collect();
+    let [rundir, statedir, size, file] = lines[..] else { panic!("{said}") };
+    for line in [rundir, statedir] {
+        assert!(line.starts_with(tmp.path().to_str().unwrap()) && line.ends_with(" 1"), "{said}");
+    }
+    assert_eq!((size, file), ("1", "content.sqlite"));
+    assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 0, "{said}");
+
+    let kept = tmp.path().join("kept");
+    std::fs::create_dir(&kept).unwrap();
+    let set = format!("-Sstatedir={}", kept.display());
+    assert_eq!(says(&[&set, "flux getattr statedir-cleanup"], tmp.path()), "0\n");
+    assert!(kept.join("content.sqlite").is_file());
+}
+
+#[test]
+fn a_quorum_and_limits_that_make_no_sense_are_refused() {
+    let tmp = tempfile::tempdir().unwrap();
+    for (attr, words) in [
+        ("broker.quorum=9-10", "Error parsing broker.quorum attribute: '9-10'"),
+        ("broker.quorum=99", "more than there are in an instance of size 1"),
+        ("broker.quorum=many", "no number of brokers"),
+        ("broker.quorum-warn=x", "broker.quorum-warn: 'x' is no duration"),
+        ("broker.cleanup-timeout=x", "broker.cleanup-timeout: 'x'"),
+        ("broker.shutdown-timeout=1y", "broker.shutdown-timeout: '1y'"),
+    ] {
+        let output = start(&[&format!("-S{attr}"), "true"], tmp.path());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(words), "{attr}: {said}");
+    }
+    let older = start(&["-s", "2", "-Sbroker.quorum=0-1", "true"], tmp.path());
+    assert!(older.status.success());
+    assert!(String::from_utf8_lossy(&older.stderr).contains("assuming ranks 0-1"), "{older:?}");
+    let values = "for a in quorum quorum-warn cleanup-timeout; do flux getattr broker.$a; done";
+    let said = says(&["-s", "2", "-Sbroker.cleanup-timeout=3h", values], tmp.path());
+    assert_eq!(said, "2\n1m\n3h\n");
+}
+
+#[test]
+fn a_shell_wants_a_terminal() {
+    let tmp = tempfile::tempdir().unwrap();
+    let output = start(&[], tmp.path());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("stdin is not a tty"), "{output:?}");
+    assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+/// The first thing that anybody asks of an instance, as soon as it can be asked.
+#[test]
+fn resources_are_known_to_the_first_who_asks() {
+    let tmp = tempfile::tempdir().unwrap();
+    for _ in 0..3 {
+        let said = says(&["-s", "3", "flux", "resource", "info"], tmp.path());
+        assert!(said.starts_with("3 Nodes, "), "{said}");
+    }
+}
