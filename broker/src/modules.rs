@@ -19,6 +19,7 @@ use crate::services::content::Content;
 use crate::services::content_sqlite::ContentSqlite;
 use crate::services::cron::Cron;
 use crate::services::heartbeat::Heartbeat;
+use crate::services::job_archive::JobArchive;
 use crate::services::job_exec::JobExec;
 use crate::services::job_info::JobInfo;
 use crate::services::job_ingest::JobIngest;
@@ -47,6 +48,8 @@ type Start = fn(Rc<Broker>, Option<String>, Vec<String>) -> LocalFuture<Result<L
 pub enum On {
     All,
     Leader,
+    /// Rank 0, when the configuration has this table.
+    LeaderWith(&'static str),
     /// Only when it is asked for.
     Request,
 }
@@ -63,6 +66,7 @@ pub const MODULES: &[Module] = &[
     module::<JobManager>(On::Leader),
     module::<JobInfo>(On::All),
     module::<JobList>(On::Leader),
+    module::<JobArchive>(On::LeaderWith("archive")),
     module::<JobIngest>(On::All),
     module::<JobExec>(On::Leader),
     module::<Sched>(On::Leader),
@@ -145,6 +149,9 @@ pub async fn load_all(broker: &Rc<Broker>) -> Result<(), Failure> {
         let wanted = match module.on {
             On::All => true,
             On::Leader => broker.rank() == 0,
+            On::LeaderWith(table) => {
+                broker.rank() == 0 && broker.config().object().contains_key(table)
+            }
             On::Request => false,
         };
         let mut args: Vec<String> = module.args.iter().map(|arg| (*arg).to_owned()).collect();

@@ -12,6 +12,7 @@ pub mod event;
 pub mod groups;
 pub mod heaptrace;
 pub mod heartbeat;
+pub mod job_archive;
 pub mod job_exec;
 pub mod job_info;
 pub mod job_ingest;

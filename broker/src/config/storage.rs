@@ -78,8 +78,9 @@ impl Archive {
             dbpath: table.string("dbpath")?.map(str::to_owned),
             busytimeout: table.fsd("busytimeout")?,
         };
-        let missing = !table.is_empty() && archive.period.is_none();
-        let error = table.missing("period");
+        let missing = config.object().contains_key("archive")
+            && archive.period.is_none_or(|period| period <= 0.0);
+        let error = table.bad("period", "period not set");
         table.finish()?;
         if missing { Err(error) } else { Ok(archive) }
     }

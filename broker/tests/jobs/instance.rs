@@ -157,6 +157,16 @@ impl Instance {
         std::iter::from_fn(|| log.try_recv().ok()).map(|record| record.line()).collect()
     }
 
+    /// Wait until a line with this text is logged.
+    pub(crate) async fn wait_log(&self, text: &str) {
+        let logged = async {
+            while !self.log_lines().iter().any(|line| line.contains(text)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, logged).await.unwrap();
+    }
+
     /// Seconds since 1970.
     pub(crate) fn now(&self) -> f64 {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()

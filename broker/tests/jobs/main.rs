@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod abilities;
+mod archive;
 mod by_hand;
 mod conversations;
 mod crash;

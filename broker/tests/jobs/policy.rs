@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flux_protocol::errno::Errno;
 use flux_protocol::fluid::JobId;
+use flux_protocol::message::{Flags, Nodeid};
 use flux_protocol::payload::{Empty, Object};
 use flux_protocol::rpc::job_manager as rpc;
 use flux_protocol::rpc::resource;
@@ -14,6 +15,8 @@ use crate::instance::{Instance, Options, PATIENCE, jobspec_of, run, simulated};
 
 const TRACER: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins-wasm/dist/fixtures/fixture-jobtap.wasm");
+const MF_PRIORITY: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins-wasm/dist/mf_priority.wasm");
 const NAME: &str = "fixture-jobtap.wasm";
 
 async fn with_tracer(more: Value) -> Instance {
@@ -168,6 +171,33 @@ fn a_job_may_not_outlive_the_instance() {
         );
         let id = instance.submit(&simulated("0.001s")).await.unwrap();
         instance.wait_event(id, "clean").await;
+        instance.stop().await;
+    });
+}
+
+/// `mf_priority` has no data of the accounting here, so every job waits for it.
+#[test]
+fn jobs_that_wait_for_a_priority_go_on_when_the_plugin_is_removed() {
+    run(async {
+        let plugins = json!({ "plugins": [{ "load": MF_PRIORITY }] });
+        let config = json!({ "job-manager": plugins });
+        let instance = Instance::with(Options { config, ..Options::default() }).await.unwrap();
+        let plain = instance.submit(&simulated("0.001s")).await.unwrap();
+        let raised = instance.submit(&simulated("0.001s")).await.unwrap();
+        instance.wait_event(raised, "depend").await;
+        let urgency = rpc::UrgencyRequest { id: raised, urgency: 31 };
+        instance.handle.rpc::<rpc::Urgency>(&urgency).await.unwrap();
+        instance.wait_event(raised, "clean").await;
+        assert_eq!(instance.event_names(plain).await.last().unwrap(), "depend");
+        let remove = Some("mf_priority.wasm".to_owned());
+        let request = rpc::JobtapRequest { remove, ..rpc::JobtapRequest::default() };
+        let handle = &instance.handle;
+        let mut removed =
+            handle.send::<rpc::Jobtap>(Nodeid::ANY, Flags::default(), &request).unwrap();
+        assert_eq!(removed.next_raw().await.unwrap(), None);
+        let priority = instance.wait_event(plain, "priority").await;
+        assert_eq!(serde_json::to_value(&priority.context).unwrap()["priority"], 16);
+        instance.wait_event(plain, "clean").await;
         instance.stop().await;
     });
 }

@@ -6,7 +6,8 @@ use crate::methods;
 use crate::payload::{Empty, Object};
 
 /// What brokers look at when they start, and not when the configuration changes.
-const AT_START: [&str; 21] = [
+const AT_START: [&str; 22] = [
+    "archive",
     "bootstrap",
     "content-sqlite",
     "cron.directory",

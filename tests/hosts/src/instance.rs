@@ -215,7 +215,7 @@ fn poll(mut condition: impl FnMut() -> bool) -> bool {
 }
 
 /// A program of this build.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let built = test.ancestors().nth(2).unwrap_or(Path::new("."));
     let program = built.join(name);

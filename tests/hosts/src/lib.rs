@@ -8,12 +8,14 @@
 
 mod instance;
 mod ip;
+mod machine;
 mod sys;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use instance::{Instance, LIMIT, until};
+pub use machine::{Machine, machine};
 
 /// What all names begin with that tests give to namespaces.
 const PREFIX: &str = "fluxtest";

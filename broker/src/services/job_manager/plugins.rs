@@ -264,6 +264,10 @@ impl JobManager {
             });
         }
         if before == after {
+            // A job that waits for its priority is asked for again: it may not wait any more.
+            if after == State::Priority && event.name == "urgency" {
+                self.plugins_reprioritize(context, &[id]);
+            }
             return;
         }
         if after == State::Priority && self.fixed_priority(context, id) {

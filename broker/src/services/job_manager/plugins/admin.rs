@@ -34,6 +34,9 @@ impl JobManager {
         };
         let Some(load) = request.load else {
             self.plugins_removed(context, &removed);
+            // Those that remain may think otherwise of what the removed ones have held back.
+            let pending = self.pending_jobs();
+            self.plugins_reprioritize(context, &pending);
             return call.reply_raw(None);
         };
         self.load_plugin(context, load, request.conf, removed, call);
