@@ -85,7 +85,7 @@ impl Scanner {
             let late = rows.iter().find(|row| !has_ended(row) && self.late != Some(row.id));
             let late = late.map(|row| row.id);
             let place = |id| batch.iter().position(|job| Some(job.id) == id);
-            let batch = &batch[..place(late).unwrap_or(batch.len())];
+            let batch = place(late).and_then(|place| batch.get(..place)).unwrap_or(batch);
             rows.retain(|row| batch.iter().any(|job| job.id == row.id));
             times.extend(self.database.insert(rows).await?);
             for job in batch {
