@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         return flux_broker::plugin_tool::main(std::env::args_os().skip(1));
     }
     let args = Args::parse();
+    flux_protocol::fluid::set_plain_f58(flux_client::locale::is_f58_plain());
     flux_broker::subprocess::keep_descriptors_private();
     if let Err(error) = flux_broker::fault_signals::let_them_end_the_broker() {
         eprintln!("flux-broker: handlers of signals: {error}");

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use flux_protocol::fluid::with_local_f58;
+
 use crate::broker::Broker;
 use crate::log::Severity;
 use crate::plugin::types::Level;
@@ -71,7 +73,8 @@ fn log_sink(broker: &Rc<Broker>) -> LogSink {
     });
     Arc::new(move |plugin: &str, level: Level, text: &str| {
         // The broker may be gone already.
-        let _ = lines.send((plugin.to_owned(), level, text.to_owned()));
+        let text = with_local_f58(text).into_owned();
+        let _ = lines.send((plugin.to_owned(), level, text));
     })
 }
 

@@ -239,7 +239,9 @@ pub async fn cleanup(broker: &Rc<Broker>, handle: &Handle) -> Result<bool, Failu
         failed = failed.or(result.err());
         first += 1;
     }
-    if broker.modules().get("job-manager").is_none() {
+    // As for flux-core's rc1, for those who test what becomes of running jobs.
+    let keeps_jobs = std::env::var_os("FLUX_DISABLE_JOB_CLEANUP").is_some();
+    if keeps_jobs || broker.modules().get("job-manager").is_none() {
         return failed.map_or(Ok(first > 0), Err);
     }
     let steps = [

@@ -12,10 +12,7 @@ pub(crate) fn f58(id: JobId) -> String {
 
 /// Plain ASCII where the locale, or `FLUX_F58_FORCE_ASCII`, asks for it.
 pub(crate) fn f58_encoding() -> Encoding {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().any(|name| set(name));
-    let plain = set("FLUX_F58_FORCE_ASCII") || (locale && !crate::term::is_utf8());
-    if plain { Encoding::F58Plain } else { Encoding::F58 }
+    if flux_client::locale::is_f58_plain() { Encoding::F58Plain } else { Encoding::F58 }
 }
 
 /// Any spelling of RFC 19.

@@ -60,18 +60,6 @@ impl When {
     }
 }
 
-/// Whether the locale's characters are UTF-8: the first of LC_ALL, LC_CTYPE, LANG that is set
-/// decides, as in setlocale(3).
-pub(crate) fn is_utf8() -> bool {
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
-        .iter()
-        .filter_map(|name| std::env::var(name).ok())
-        .find(|value| !value.is_empty())
-        .unwrap_or_default()
-        .to_ascii_lowercase();
-    locale.contains("utf-8") || locale.contains("utf8")
-}
-
 /// Columns that a table on standard output may fill: those of the terminal, else `COLUMNS`, else 80.
 pub(crate) fn output_columns() -> usize {
     if std::io::stdout().is_terminal()

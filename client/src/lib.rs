@@ -24,6 +24,7 @@ mod connect;
 mod error;
 mod events;
 pub mod kvs;
+pub mod locale;
 mod pending;
 mod pump;
 mod service;

@@ -6,7 +6,7 @@ mod text;
 mod words;
 
 pub use generator::{Exhausted, Generator};
-pub use text::{Encoding, FluidError, UnknownEncoding};
+pub use text::{Encoding, FluidError, UnknownEncoding, set_plain_f58, with_local_f58};
 
 use serde::{Deserialize, Serialize};
 

@@ -59,13 +59,24 @@ impl JobManager {
             prolog: perilog_table(&mut table, "prolog")?,
             epilog: perilog_table(&mut table, "epilog")?,
             housekeeping: housekeeping(&mut table)?,
-            log_ignore: owned(perilog.strings("log-ignore")?),
+            log_ignore: patterns(&mut perilog)?,
             stop_queues_on_restart: table.bool("stop-queues-on-restart")?.unwrap_or(false),
         };
         perilog.finish()?;
         // Plugins have keys of their own here: others are not refused.
         Ok(job_manager)
     }
+}
+
+fn patterns(perilog: &mut Table<'_>) -> Result<Vec<String>, TableError> {
+    let patterns = owned(perilog.strings("log-ignore")?);
+    for pattern in &patterns {
+        if let Err(error) = regex_lite::Regex::new(pattern) {
+            let text = format!("Failed to compile pattern '{pattern}': {error}");
+            return Err(perilog.bad("log-ignore", text));
+        }
+    }
+    Ok(patterns)
 }
 
 fn plugins(table: &mut Table<'_>) -> Result<Vec<Plugin>, TableError> {

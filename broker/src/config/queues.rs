@@ -48,12 +48,14 @@ impl Queues {
         for (name, queue) in &self.by_name {
             let Some(parent) = &queue.parent else { continue };
             let why = match self.by_name.get(parent) {
-                None => "is not a queue",
-                Some(parent) if parent.parent.is_some() => "is a virtual queue itself",
+                _ if parent == name => "parent queue is itself".to_owned(),
+                None => format!("parent queue '{parent}' is not configured"),
+                Some(found) if found.parent.is_some() => {
+                    format!("parent queue '{parent}' is itself a virtual queue")
+                }
                 Some(_) => continue,
             };
-            let table = format!("queues.{name}");
-            return Err(TableError::value(&table, "parent", format!("parent '{parent}' {why}")));
+            return Err(TableError::value(&format!("queues.{name}"), "parent", why));
         }
         Ok(())
     }

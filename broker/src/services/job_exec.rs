@@ -55,6 +55,8 @@ struct Exception {
     severity: u32,
     #[serde(rename = "type")]
     kind: String,
+    /// wait(2) status of the task for which it was raised.
+    wait_status: Option<i32>,
 }
 
 impl Service for JobExec {
@@ -106,7 +108,7 @@ impl Service for JobExec {
         if exception.severity == 0
             && let Some(run) = self.jobs.get(&exception.id)
         {
-            run.exception(context, &exception.kind);
+            run.exception(context, &exception.kind, exception.wait_status);
         }
     }
 

@@ -43,7 +43,16 @@ struct Watches<R> {
 #[derive(Debug)]
 struct Watch {
     number: u64,
+    kind: Kind,
     task: JoinHandle<()>,
+}
+
+/// Where what is watched is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Main,
+    /// In the job's own namespace, while it runs.
+    Guest,
 }
 
 /// What the task of a stream has to say.
@@ -90,7 +99,7 @@ impl Service for JobInfo {
         Some(serde_json::json!({
             "lookups": self.lookups,
             "watchers": self.watches.open.len(),
-            "guest_watchers": 0,
+            "guest_watchers": self.watches.count(Kind::Guest),
             "update_lookups": 0,
             "update_watchers": self.updates.open.len(),
         }))
@@ -125,6 +134,7 @@ impl<R: flux_protocol::payload::Payload + 'static> Watches<R> {
         &mut self,
         context: &Context,
         call: Call<R>,
+        kind: Kind,
         select: fn(&mut JobInfo) -> &mut Watches<R>,
         feed: impl FnOnce(Box<dyn Fn(R)>) -> F,
     ) {
@@ -137,7 +147,11 @@ impl<R: flux_protocol::payload::Payload + 'static> Watches<R> {
         let task = context.spawn(feed(send), move |info: &mut JobInfo, failure| {
             select(info).feed(number, Feed::End(failure));
         });
-        self.open.insert(call, Watch { number, task });
+        self.open.insert(call, Watch { number, kind, task });
+    }
+
+    fn count(&self, kind: Kind) -> usize {
+        self.open.iter().filter(|(_, watch)| watch.kind == kind).count()
     }
 
     fn feed(&mut self, number: u64, feed: Feed<R>) {

@@ -105,7 +105,7 @@ impl Service for JobManager {
             wait: wait::Wait::default(),
             drain: drain::Drain::default(),
             commands: commands::Commands::default(),
-            housekeeping: housekeeping::Housekeeping::from_config(&context.config())?,
+            housekeeping: housekeeping::Housekeeping::from_config(context, &context.config())?,
             access: Access::parse(&context.config())?,
         };
         restart::restore(&mut manager, context).await?;
@@ -177,7 +177,7 @@ impl Service for JobManager {
     fn configure(&mut self, context: &Context, config: &Config) -> Result<(), Failure> {
         let queues = queues::Queues::from_config(config, context.broker().owner().0)?;
         let purge = purge::Purge::from_config(config)?;
-        let housekeeping = housekeeping::Housekeeping::from_config(config)?;
+        let housekeeping = housekeeping::Housekeeping::from_config(context, config)?;
         self.access = Access::parse(config)?;
         self.housekeeping.update(housekeeping);
         self.queues.update(queues);

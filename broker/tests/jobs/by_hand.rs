@@ -6,8 +6,9 @@ use flux_broker::service::Service;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
-use flux_protocol::payload::Empty;
-use flux_protocol::rpc::{job_exec, job_manager, sched};
+use flux_protocol::message::Nodeid;
+use flux_protocol::payload::{Empty, Object};
+use flux_protocol::rpc::{job_exec, job_info, job_manager, sched};
 use serde_json::{Value, json};
 
 use crate::instance::{Instance, jobspec_of, run, simulated};
@@ -145,6 +146,79 @@ fn the_scheduler_is_asked_when_a_job_that_runs_is_to_end_at_another_time() {
             })
             .collect();
         assert_eq!(durations, [3600.0, 7200.0, 0.0]);
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn a_simulated_job_that_cannot_be_set_up_never_starts() {
+    run(async {
+        let instance = Instance::start().await;
+        let cases = [
+            (json!({ "run_duration": 0.01 }), "failed to initialize testconf"),
+            (json!({ "mock_exception": "init" }), "mock initialization exception generated"),
+        ];
+        for (test, note) in cases {
+            let spec = jobspec_of(&["simulated"], 1, json!({ "exec": { "test": test } }));
+            let id = instance.submit(&spec).await.unwrap();
+            let exception: Value = instance.wait_event(id, "exception").await.context_as().unwrap();
+            assert!(exception["note"].as_str().unwrap().starts_with(note), "{exception}");
+            instance.wait_event(id, "clean").await;
+            let names = instance.event_names(id).await;
+            let began = |name: &String| ["start", "finish"].contains(&name.as_str());
+            assert!(!names.iter().any(began), "{names:?}");
+        }
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn an_exception_may_say_what_the_job_ends_with() {
+    run(async {
+        let instance = Instance::start().await;
+        let id = instance.submit(&simulated("1h")).await.unwrap();
+        instance.wait_event(id, "start").await;
+        let request = job_manager::RaiseRequest {
+            id,
+            severity: 0,
+            kind: "test".to_owned(),
+            note: None,
+            wait_status: Some(i64::from(libc::SIGSEGV)),
+        };
+        instance.handle.rpc::<job_manager::Raise>(&request).await.unwrap();
+        let finish: Value = instance.wait_event(id, "finish").await.context_as().unwrap();
+        assert_eq!(finish["status"], (128 + libc::SIGSEGV) << 8);
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn who_watches_for_updates_gets_what_is_there_and_each_update() {
+    run(async {
+        let instance = Instance::start().await;
+        let id = instance.submit(&simulated("1h")).await.unwrap();
+        instance.wait_event(id, "start").await;
+        let request = job_info::UpdateRequest { id, key: "R".to_owned(), flags: 0 };
+        let expiration = |object: &Object| object["R"]["execution"]["expiration"].as_f64();
+        let watch = || instance.handle.stream::<job_info::UpdateWatch>(Nodeid::ANY, &request);
+        let mut first = watch().unwrap();
+        assert_eq!(expiration(&first.next().await.unwrap()), Some(0.0));
+        let update = async |duration: f64| {
+            let updates = json!({ "attributes.system.duration": duration });
+            let updates = updates.as_object().unwrap().clone();
+            let request = job_manager::UpdateRequest { id, updates };
+            instance.handle.rpc::<job_manager::Update>(&request).await.unwrap();
+        };
+        update(1000.0).await;
+        let once = expiration(&first.next().await.unwrap()).unwrap();
+        assert!(once > 0.0);
+        // Who comes later is told once of all that has been.
+        let mut second = watch().unwrap();
+        assert_eq!(expiration(&second.next().await.unwrap()), Some(once));
+        update(2000.0).await;
+        let twice = expiration(&first.next().await.unwrap()).unwrap();
+        assert!((twice - once - 1000.0).abs() < 1.0, "{once} {twice}");
+        assert_eq!(expiration(&second.next().await.unwrap()), Some(twice));
         instance.stop().await;
     });
 }

@@ -45,7 +45,7 @@ fn nodes_go_back_when_housekeeping_is_done_and_the_job_does_not_wait_for_it() {
         };
         tokio::time::timeout(PATIENCE, ended).await.unwrap();
         let told = std::fs::read_to_string(done).unwrap();
-        assert_eq!(told.trim(), format!("{} 0", id.f58()));
+        assert_eq!(told.trim(), format!("{} 0", id.0));
         let status = instance.handle.rpc::<rpc::ResourceStatus>(&Empty).await.unwrap();
         assert_eq!(status.allocated, Value::Null);
         instance.stop().await;

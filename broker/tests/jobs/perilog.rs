@@ -8,6 +8,7 @@ use flux_broker::services::job_manager::JobManager;
 use flux_broker::services::sched::Sched;
 use flux_protocol::fluid::JobId;
 use flux_protocol::payload::Object;
+use flux_protocol::rpc::job_manager as rpc;
 use serde_json::{Value, json};
 
 use crate::instance::{Instance, Options, PATIENCE, jobspec_of, run, simulated};
@@ -112,6 +113,32 @@ fn a_job_that_is_canceled_during_its_prolog_ends_even_where_sigterm_is_ignored()
         let names = instance.event_names(id).await;
         assert_eq!(names.iter().filter(|name| *name == "exception").count(), 1, "{names:?}");
         assert!(!names.contains(&"start".to_owned()), "{names:?}");
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn a_node_where_a_canceled_prolog_had_to_be_killed_is_drained() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let begun = dir.path().join("begun");
+        let stubborn =
+            format!("trap '' TERM; touch {}; while :; do sleep 0.1; done", begun.display());
+        let prolog = json!({ "command": script(&stubborn), "kill-timeout": 0.2, "per-rank": true });
+        let instance = instance(json!({ "prolog": prolog })).await;
+        let id = instance.submit(&simulated("0.001s")).await.unwrap();
+        until_exists(&begun).await;
+        let name = rpc::NameRequest { name: "perilog.so".to_owned() };
+        let query = instance.handle.rpc::<rpc::JobtapQuery>(&name).await.unwrap();
+        let expected = json!({
+            "name": "prolog", "state": "running", "total": 1, "active": 1, "active_ranks": "0",
+        });
+        assert_eq!(query["procs"][id.f58()], expected);
+        instance.raise(id, "cancel", 0).await.unwrap();
+        instance.wait_event(id, "clean").await;
+        let log = instance.log_lines();
+        let reason = format!("prolog canceled then timed out for job {}", id.f58());
+        assert!(log.iter().any(|line| line.contains(&reason)), "{log:?}");
         instance.stop().await;
     });
 }

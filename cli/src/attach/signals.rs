@@ -1,6 +1,5 @@
 //! Signals for the job, and interrupts that are meant for it.
 
-use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use flux_client::RpcError;
@@ -26,9 +25,6 @@ impl Session<'_> {
     pub(super) fn trap_signals(&self) -> Result<(), Failure> {
         let own = [nix::libc::SIGINT, nix::libc::SIGTSTP];
         for signum in own.into_iter().chain(FORWARDED) {
-            if signum == nix::libc::SIGTSTP && !std::io::stdin().is_terminal() {
-                continue;
-            }
             let mut arrivals = signal(SignalKind::from_raw(signum)).map_err(Failure::new)?;
             let heard = self.heard.clone();
             tokio::spawn(async move {

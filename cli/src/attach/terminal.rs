@@ -1,6 +1,7 @@
 //! This terminal as that of a job.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -29,6 +30,8 @@ const KEEPALIVE: Duration = Duration::from_secs(1);
 pub(crate) enum Said {
     Message(Message),
     End(Option<RpcError>),
+    /// Keys could not be sent: it went without a word.
+    Lost(RpcError),
 }
 
 /// What it means.
@@ -41,9 +44,11 @@ pub(crate) enum Outcome {
     Closed(i32),
 }
 
-#[derive(Debug)]
+type Tell = Arc<dyn Fn(Said) -> bool + Send + Sync>;
+
 pub(crate) struct Terminal {
     peer: Peer,
+    tell: Tell,
     attached: bool,
     /// As it was before.
     saved: Option<Termios>,
@@ -74,11 +79,13 @@ impl Terminal {
         flux: &Client,
         topic: String,
         leader: Nodeid,
-        tell: impl Fn(Said) -> bool + Send + 'static,
+        tell: impl Fn(Said) -> bool + Send + Sync + 'static,
     ) -> Result<Terminal, Failure> {
+        let tell: Tell = Arc::new(tell);
         let peer = Peer { flux: flux.clone(), topic, leader };
         let attach = json!({"type": "attach", "mode": "rw", "winsize": window_size()});
         let mut stream = flux.stream_raw(peer.request(&attach)?)?;
+        let listen = tell.clone();
         let listener = tokio::spawn(async move {
             loop {
                 let said = match stream.next().await {
@@ -87,13 +94,14 @@ impl Terminal {
                     Err(error) => Said::End(Some(error)),
                 };
                 let is_last = matches!(said, Said::End(_));
-                if !tell(said) || is_last {
+                if !listen(said) || is_last {
                     return;
                 }
             }
         });
         let tasks = vec![listener.abort_handle()];
-        Ok(Terminal { peer, attached: false, saved: None, status: 0, message: None, tasks })
+        let saved = None;
+        Ok(Terminal { peer, tell, attached: false, saved, status: 0, message: None, tasks })
     }
 
     /// Ask to be let go; the other end answers with the end.
@@ -111,7 +119,15 @@ impl Terminal {
                 self.message(&message)?;
                 Ok(Outcome::Attached)
             }
-            Said::End(_) if !self.attached => Ok(Outcome::Unreachable),
+            Said::End(_) | Said::Lost(_) if !self.attached => Ok(Outcome::Unreachable),
+            Said::Lost(error) => {
+                self.status = 1;
+                self.message = Some(match error.errno() {
+                    Errno::ENOSYS => "remote pty disappeared".to_owned(),
+                    _ => format!("error writing to remote pty: {error}"),
+                });
+                Ok(self.closed())
+            }
             Said::End(error) => {
                 match error {
                     Some(error) if error.errno() == Errno::ENOSYS => {
@@ -124,12 +140,16 @@ impl Terminal {
                     }
                     None => {}
                 }
-                let why = self.message.as_deref().unwrap_or("unknown reason");
-                crate::out!("\x1b[999H[detached: {why}]\x1b[K\n\r");
-                crate::output::flush();
-                Ok(Outcome::Closed(self.status))
+                Ok(self.closed())
             }
         }
+    }
+
+    fn closed(&self) -> Outcome {
+        let why = self.message.as_deref().unwrap_or("unknown reason");
+        crate::out!("\x1b[999H[detached: {why}]\x1b[K\n\r");
+        crate::output::flush();
+        Outcome::Closed(self.status)
     }
 
     fn message(&mut self, message: &Message) -> Result<(), Failure> {
@@ -137,7 +157,8 @@ impl Terminal {
             FromPty::Attach => {
                 self.attached = true;
                 self.make_raw();
-                self.tasks.push(tokio::spawn(pass_input(self.peer.clone())).abort_handle());
+                let input = pass_input(self.peer.clone(), self.tell.clone());
+                self.tasks.push(tokio::spawn(input).abort_handle());
                 self.tasks.push(tokio::spawn(pass_size(self.peer.clone())).abort_handle());
             }
             FromPty::Data { data, encoding } => {
@@ -175,6 +196,12 @@ impl Terminal {
     }
 }
 
+impl std::fmt::Debug for Terminal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Terminal").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Terminal {
     fn drop(&mut self) {
         for task in &self.tasks {
@@ -197,6 +224,21 @@ impl Peer {
         Ok(Request::new(self.topic.clone()).to(self.leader).payload(payload))
     }
 
+    /// A service that is gone does not end its streams, but takes no keys either.
+    fn data(&self, data: &[u8], tell: &Tell) {
+        let Ok(request) = self.request(&encode_data(data)) else { return };
+        let Ok(answer) = self.flux.start_raw(request) else { return };
+        let tell = tell.clone();
+        tokio::spawn(async move {
+            match answer.await {
+                // It has let go of us, and says so in the stream.
+                Err(error) if error.errno() == Errno::ENOENT => {}
+                Err(error) => drop(tell(Said::Lost(error))),
+                Ok(_) => {}
+            }
+        });
+    }
+
     /// Whether it was taken shows in the stream.
     fn notify(&self, payload: &Value) {
         if let Ok(request) = self.request(payload) {
@@ -205,7 +247,7 @@ impl Peer {
     }
 }
 
-async fn pass_input(peer: Peer) {
+async fn pass_input(peer: Peer, tell: Tell) {
     let mut stdin = tokio::io::stdin();
     let mut buf = vec![0; CHUNK];
     let mut keepalive = tokio::time::interval(KEEPALIVE);
@@ -216,10 +258,10 @@ async fn pass_input(peer: Peer) {
                 match data.first() {
                     None => return,
                     Some(&DETACH) => peer.notify(&json!({"type": "detach"})),
-                    Some(_) => peer.notify(&encode_data(data)),
+                    Some(_) => peer.data(data, &tell),
                 }
             }
-            _ = keepalive.tick() => peer.notify(&encode_data(b"")),
+            _ = keepalive.tick() => peer.data(b"", &tell),
         }
     }
 }

@@ -40,6 +40,14 @@ pub(crate) struct Alloc {
     command: Vec<String>,
 }
 
+/// `--` before the command is the broker's to see as well: what follows is no option of its own.
+fn with_separator(command: &[String], arguments: Vec<String>) -> Vec<String> {
+    let before = arguments.len().checked_sub(command.len() + 1);
+    let before = before.and_then(|place| arguments.get(place)).filter(|_| !command.is_empty());
+    let separator = before.filter(|word| *word == "--").cloned();
+    separator.into_iter().chain(command.iter().cloned()).collect()
+}
+
 impl Alloc {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let jobspec = self.jobspec(&context)?;
@@ -61,7 +69,7 @@ impl Alloc {
 
     fn jobspec(&self, context: &Context) -> Result<Jobspec, Failure> {
         let mut program = Program {
-            command: self.command.clone(),
+            command: with_separator(&self.command, std::env::args().collect()),
             name: self.common.job_name.clone(),
             ..Program::default()
         };
@@ -143,5 +151,20 @@ impl Alloc {
         if self.verbose > 0 {
             eprintln!("{}: {since:6.3}s: {text}", jobid::f58(id));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_separator_before_the_command_is_kept() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let kept = with_separator(&words("app --n=2"), words("flux alloc -n1 -- app --n=2"));
+        assert_eq!(kept, words("-- app --n=2"));
+        let plain = with_separator(&words("app"), words("flux alloc -n1 app"));
+        assert_eq!(plain, words("app"));
+        assert!(with_separator(&[], words("flux alloc -n1 --")).is_empty());
     }
 }

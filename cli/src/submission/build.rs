@@ -27,10 +27,6 @@ pub(crate) fn jobspec(
     command: &[String],
     own: &Variables,
 ) -> Result<Jobspec, Failure> {
-    let command = match command.split_first() {
-        Some((first, rest)) if first == "--" => rest,
-        _ => command,
-    };
     if command.is_empty() {
         return Err(refuse("job command and arguments are missing"));
     }

@@ -143,6 +143,11 @@ impl Followed {
             counts.total += 1;
             counts.pending += 1;
         });
+        // There is a bar as soon as there is a job.
+        let mut state = self.lock();
+        if state.counts.total == 1 {
+            state.draw();
+        }
     }
 
     /// The exit code for all of them; the progress bar is left as it is.

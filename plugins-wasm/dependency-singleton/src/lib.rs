@@ -16,7 +16,7 @@ impl Plugin for Singleton {
     }
 
     fn query(&self) -> String {
-        serde_json::json!({ "singletons": self.singletons.report() }).to_string()
+        self.singletons.report().to_string()
     }
 }
 

@@ -1,29 +1,33 @@
 //! The rules of RFC 14 and RFC 25, in the words of Flux's own validator.
 //!
-//! Configuration: `require-version = N | "any"` (1), also as `args = ["--require-version=N"]`.
+//! Configuration: `require-version = N | "any"` (1), also as `args = ["--require-version=N"]`; `hosts`,
+//! which the broker sets: constraints may name no others.
 
 use flux_plugin::prelude::*;
+use flux_protocol::hostlist::Hostlist;
 use flux_protocol::jobspec::{Jobspec, Rules};
 use serde_json::Value;
 
 struct JobspecRules {
     version: Option<i64>,
+    hosts: Option<Hostlist>,
 }
 
 impl Plugin for JobspecRules {
     fn init(context: &Context) -> Result<Self, String> {
-        Ok(JobspecRules { version: require_version(&context.config)? })
+        let version = require_version(&context.config)?;
+        Ok(JobspecRules { version, hosts: hosts(&context.config)? })
     }
 
     fn configure(&mut self, config: &str, _: &str) -> Result<(), String> {
-        self.version = require_version(config)?;
+        *self = JobspecRules { version: require_version(config)?, hosts: hosts(config)? };
         Ok(())
     }
 }
 
 impl Validator for JobspecRules {
     fn validate(&mut self, submission: &Submission) -> Verdict {
-        let rules = Rules { require_version: self.version, hosts: None };
+        let rules = Rules { require_version: self.version, hosts: self.hosts.as_ref() };
         let document: Value = match serde_json::from_str(&submission.jobspec) {
             Ok(document) => document,
             Err(error) => return refuse(errno::EINVAL, error.to_string()),
@@ -33,6 +37,12 @@ impl Validator for JobspecRules {
             Err(error) => refuse(errno::EINVAL, error.to_string()),
         }
     }
+}
+
+fn hosts(config: &str) -> Result<Option<Hostlist>, String> {
+    let config: Value = serde_json::from_str(config).map_err(|error| error.to_string())?;
+    let text = config.get("hosts").and_then(Value::as_str).filter(|text| !text.is_empty());
+    text.map(Hostlist::decode).transpose().map_err(|error| format!("hosts: {error}"))
 }
 
 fn require_version(config: &str) -> Result<Option<i64>, String> {
@@ -95,6 +105,20 @@ mod tests {
         assert_eq!(verdict("{}", &jobspec(2)), "version must be 1");
         assert_eq!(verdict(r#"{"require-version":"any"}"#, &jobspec(2)), "ok");
         assert!(verdict("{}", "{").starts_with("EOF while parsing"));
+    }
+
+    #[test]
+    fn a_constraint_names_hosts_of_the_instance_alone() {
+        let wanted = |hosts: &str| {
+            let mut jobspec: Value = serde_json::from_str(&jobspec(1)).unwrap();
+            jobspec["attributes"]["system"]["constraints"] =
+                serde_json::json!({ "hostlist": [hosts] });
+            verdict(r#"{"hosts":"fluke[0-3]"}"#, &jobspec.to_string())
+        };
+        assert_eq!(wanted("fluke[1-2]"), "ok");
+        let refusal = wanted("fluke1,badhost");
+        assert!(refusal.starts_with("host constraint contains invalid hosts: "), "{refusal}");
+        assert!(refusal.contains("badhost") && !refusal.contains("fluke1"), "{refusal}");
     }
 
     #[test]

@@ -3,12 +3,30 @@
 use super::JobId;
 use super::emoji::EMOJI;
 use super::words::WORDS;
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 const MAX_BASE58_LEN: usize = 12;
 const MAX_EMOJI: usize = 7;
+
+/// Of the whole program; see [`set_plain_f58`].
+static PLAIN: AtomicBool = AtomicBool::new(false);
+
+/// From now on [`JobId::f58`] is in ASCII, as it has to be where the locale is not of UTF-8.
+pub fn set_plain_f58(plain: bool) {
+    PLAIN.store(plain, Ordering::Relaxed);
+}
+
+/// A text with job ids, from where the locale is not known, as [`JobId::f58`] would have them.
+pub fn with_local_f58(text: &str) -> Cow<'_, str> {
+    match PLAIN.load(Ordering::Relaxed) && text.contains('ƒ') {
+        true => Cow::Owned(text.replace('ƒ', "f")),
+        false => Cow::Borrowed(text),
+    }
+}
 
 /// The spellings that `flux job id --to=` and listings offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,9 +103,12 @@ impl JobId {
         }
     }
 
-    /// `ƒuZZybuNNy`, what people see.
+    /// `ƒuZZybuNNy`, what people see; `fuZZybuNNy` where the locale has no such letter.
     pub fn f58(self) -> String {
-        format!("ƒ{}", self.base58())
+        match PLAIN.load(Ordering::Relaxed) {
+            true => self.f58_plain(),
+            false => format!("ƒ{}", self.base58()),
+        }
     }
 
     /// `fuZZybuNNy`, for terminals without UTF-8 and for names of services and files.

@@ -33,6 +33,8 @@ pub struct StartResponse {
 #[serde(tag = "type", content = "data", rename_all = "lowercase")]
 pub enum StartEvent {
     Start {},
+    /// A job that ran before a restart goes on.
+    Reattached {},
     Release {
         /// Idset, or `all`.
         ranks: String,

@@ -46,6 +46,8 @@ pub(super) struct Run {
     /// A fatal exception came; nothing new is started.
     ended: Cell<bool>,
     canceled: Cell<bool>,
+    /// What the fatal exception says that the job ends with.
+    exception_status: Cell<Option<i32>>,
     pub(super) ending: Notify,
     pub(super) hand: simulate::Hand,
 }
@@ -89,6 +91,7 @@ impl Run {
             critical: RefCell::default(),
             ended: Cell::new(false),
             canceled: Cell::new(false),
+            exception_status: Cell::new(None),
             ending: Notify::new(),
             hand: simulate::Hand::default(),
         })
@@ -148,8 +151,8 @@ impl Run {
 
     /// Somebody starts or ends the job, whose execution is simulated.
     pub(super) fn by_hand(&self, event: &str, status: i32) -> Result<(), Failure> {
-        let is_by_hand = simulate::test(&self.jobspec).is_some_and(|test| test.is_by_hand());
-        match is_by_hand {
+        let test = simulate::test(&self.jobspec).and_then(Result::ok);
+        match test.is_some_and(|test| test.is_by_hand()) {
             true => self.hand.tell(event, status),
             false => Err(Failure::new(Errno::EINVAL, "Job not in exec override mode")),
         }
@@ -173,8 +176,21 @@ impl Run {
     }
 
     /// A fatal exception was raised on the job, here or elsewhere.
-    pub(super) fn exception(self: &Rc<Self>, context: &Context, kind: &str) {
+    pub(super) fn exception(
+        self: &Rc<Self>,
+        context: &Context,
+        kind: &str,
+        task_status: Option<i32>,
+    ) {
         let is_first = !self.ended.replace(true);
+        if is_first && let Some(status) = task_status.filter(|status| *status >= 0) {
+            // As a shell exits whose task has ended so.
+            let code = match libc::WIFSIGNALED(status) {
+                true => 128 + libc::WTERMSIG(status),
+                false => libc::WEXITSTATUS(status),
+            };
+            self.exception_status.set(Some(code << 8));
+        }
         // Who cancels a job whose time is up wants it to end by the usual signal.
         let is_cancel = kind == "cancel" && !self.canceled.replace(true);
         if !is_first && !is_cancel {
@@ -189,10 +205,9 @@ impl Run {
 
     /// From the namespace to the last release.
     pub(super) async fn execute(self: Rc<Self>, context: Context) {
-        if self.reattach {
-            return self.end_lost(&context).await;
-        }
         match simulate::test(&self.jobspec) {
+            Some(test) if self.reattach => simulate::reattach(&self, &context, test).await,
+            _ if self.reattach => self.end_lost(&context).await,
             Some(test) => simulate::run(&self, &context, test).await,
             None => self.execute_shells(&context).await,
         }
@@ -214,7 +229,8 @@ impl Run {
                 let text = format!("{}: guest namespace: {failure}", self.id.f58());
                 context.log(Severity::Err, text);
             }
-            self.run_shells(context).await
+            let status = self.run_shells(context).await;
+            self.final_status(status)
         };
         let status = tokio::select! {
             status = run => status,
@@ -231,7 +247,8 @@ impl Run {
     /// The shells were children of a broker that is gone, and are gone with it. So is the job's
     /// namespace: an empty one takes its place, that readers find an end.
     async fn end_lost(&self, context: &Context) {
-        self.tell_exception("exec", "job could not be reattached after a restart");
+        let note = "reattach to running job is not implemented: it ended with its broker";
+        self.tell_exception("exec", note);
         match Guest::create(context, self.id, self.userid).await {
             Ok(guest) => {
                 guest.close(context, None, None).await;
@@ -246,6 +263,22 @@ impl Run {
                 context.log(Severity::Err, text);
             }
         }
+        self.release();
+    }
+
+    /// The status with which the job ends: one that was raised has not succeeded, whatever its
+    /// shells say, and may say itself what has failed.
+    pub(super) fn final_status(&self, status: i32) -> i32 {
+        match (self.ended.get(), self.exception_status.get()) {
+            (true, Some(raised)) => raised,
+            (true, None) if status == 0 => EXIT_1,
+            _ => status,
+        }
+    }
+
+    /// Nothing of the job was started.
+    pub(super) fn fail_before_start(&self, note: &str) {
+        self.tell_exception("exec", note);
         self.release();
     }
 
@@ -264,6 +297,11 @@ impl Run {
 
     pub(super) fn finish_simulated(&self, status: i32) {
         self.finish(status);
+    }
+
+    /// The job started before this service did.
+    pub(super) fn started_at(&self, time: f64) {
+        self.delay.set(Some(time - self.r.starttime));
     }
 
     /// When the job that starts now is to end. A prolog that took a good part of a short job's time

@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub(super) job_shell: Option<String>,
     /// The privileged helper; without it only the owner's jobs run.
     pub(super) imp: Option<String>,
+    /// Guests may have the execution of their jobs simulated.
+    pub(super) simulates_for_guests: bool,
     /// A job that starts later than this part of its duration, in percent, ends so much later.
     max_start_delay_percent: f64,
 }
@@ -28,6 +30,7 @@ impl Default for Settings {
             max_kill_count: 8,
             job_shell: None,
             imp: None,
+            simulates_for_guests: false,
             max_start_delay_percent: 25.0,
         }
     }
@@ -52,6 +55,8 @@ impl Settings {
         if let Some(count) = count.and_then(|count| u32::try_from(count).ok()) {
             settings.max_kill_count = count;
         }
+        settings.simulates_for_guests =
+            config.get("exec.testexec.allow-guests").is_some_and(|value| *value == true);
         settings.job_shell = config.get_str("exec.job-shell").map(str::to_owned);
         settings.imp = config.get_str("exec.imp").map(str::to_owned);
         if let Some(value) = config.get("exec.max-start-delay-percent") {

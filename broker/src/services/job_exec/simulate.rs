@@ -1,15 +1,16 @@
 //! Simulated execution: `attributes.system.exec.test` in the jobspec.
 //!
 //! Nothing is run; the job lasts for `run_duration` (FSD; without one for the job's own duration)
-//! and ends with `wait_status`. `mock_exception` (`init`, `starting` or `run`) raises an exception
-//! at that point. With `override`, the job starts when `job-exec.override` says so; one without a
+//! and ends with `wait_status`. A duration of 0 has no end. `mock_exception` (`init` or `run`) raises
+//! an exception at that point; one that runs at a restart goes on. A guest may use it where `exec.testexec.allow-guests` says so. With `override`, the job starts when `job-exec.override` says so; one without a
 //! duration ends so, too.
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use flux_protocol::errno::Errno;
+use flux_protocol::eventlog;
 use flux_protocol::failure::Failure;
 use flux_protocol::rpc::job_exec::StartEvent;
 use flux_protocol::rpc::kvs;
@@ -26,21 +27,26 @@ use crate::log::Severity;
 
 /// The table in the jobspec.
 #[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(super) struct Test {
-    #[serde(default)]
-    run_duration: Option<Value>,
-    #[serde(default)]
+    /// FSD; 0 has no end.
+    run_duration: Option<String>,
     wait_status: i32,
-    #[serde(default)]
     mock_exception: Option<String>,
+    /// Not 0: it has ended when it is found running after a restart.
+    reattach_finish: i64,
     /// Not 0: start by hand.
-    #[serde(default, rename = "override")]
+    #[serde(rename = "override")]
     by_hand: i64,
 }
 
 impl Test {
     pub(super) fn is_by_hand(&self) -> bool {
         self.by_hand != 0
+    }
+
+    fn mocks(&self, point: &str) -> bool {
+        self.mock_exception.as_deref() == Some(point)
     }
 }
 
@@ -67,6 +73,10 @@ impl Hand {
         Ok(())
     }
 
+    fn was_started(&self) {
+        self.started.set(true);
+    }
+
     async fn started(&self) {
         while !self.started.get() {
             self.moved.notified().await;
@@ -83,64 +93,132 @@ impl Hand {
     }
 }
 
-/// Nothing when the job is a real one.
-pub(super) fn test(jobspec: &Value) -> Option<Test> {
+/// Nothing when the job is a real one; an error when its table can't be read.
+pub(super) fn test(jobspec: &Value) -> Option<Result<Test, serde_json::Error>> {
     let table = jobspec.pointer("/attributes/system/exec/test")?;
-    Some(serde_json::from_value(table.clone()).unwrap_or_default())
+    Some(Test::deserialize(table))
 }
 
 /// wait(2) status of a job that was ended by SIGTERM.
 const TERMINATED: i32 = libc::SIGTERM;
 
-pub(super) async fn run(run: &Rc<Run>, context: &Context, test: Test) {
-    let mock = |point: &str| test.mock_exception.as_deref() == Some(point);
-    if mock("init") || mock("starting") {
-        run.tell_exception("exec", "mock initialization exception generated");
-        log(run, context, &["init"], 0).await;
-        return run.finish_simulated(0x100);
-    }
+pub(super) async fn run(run: &Rc<Run>, context: &Context, test: Result<Test, serde_json::Error>) {
+    let test = match prepare(run, context, test) {
+        Ok(test) => test,
+        // Nothing has started, so that there is no status either.
+        Err(note) => return run.fail_before_start(&note),
+    };
     let is_started = tokio::select! {
         () = run.hand.started(), if test.is_by_hand() => true,
         () = ended(run), if test.is_by_hand() => false,
         else => true,
     };
     if !is_started {
-        log(run, context, &["init", "starting", "complete", "done"], TERMINATED).await;
-        return run.finish_simulated(TERMINATED);
+        let status = run.final_status(TERMINATED);
+        log(run, context, &["init", "starting", "complete", "done"], status).await;
+        return run.finish_simulated(status);
     }
     run.tell(StartEvent::Start {});
     log(run, context, &["init", "starting"], 0).await;
-    if mock("run") {
+    if test.mocks("run") {
         run.tell_exception("exec", "mock run exception generated");
     }
+    let duration = duration(run, context, &test);
+    last(run, context, &test, duration).await;
+}
+
+/// A job that ran before a restart has lost nothing by it, and goes on.
+pub(super) async fn reattach(
+    run: &Rc<Run>,
+    context: &Context,
+    test: Result<Test, serde_json::Error>,
+) {
+    let started = start_time(run, context).await;
+    let (test, started) = match (test, started) {
+        (Ok(test), Ok(started)) => (test, started),
+        (Err(error), _) => return run.fail_before_start(&format!("exec.test: {error}")),
+        (_, Err(failure)) => return run.fail_before_start(&format!("eventlog: {failure}")),
+    };
+    run.started_at(started);
+    run.hand.was_started();
+    run.tell(StartEvent::Reattached {});
+    let so_far = crate::time::unix_seconds(SystemTime::now()) - started;
+    let so_far = Duration::try_from_secs_f64(so_far).unwrap_or_default();
+    let left = match test.reattach_finish {
+        0 => duration(run, context, &test).map(|duration| duration.saturating_sub(so_far)),
+        _ => Some(Duration::ZERO),
+    };
+    last(run, context, &test, left).await;
+}
+
+async fn start_time(run: &Run, context: &Context) -> Result<f64, Failure> {
+    let request = kvs::LookupRequest {
+        key: format!("{}.eventlog", run.id().kvs()),
+        namespace: Some(kvs::PRIMARY.to_owned()),
+        flags: 0,
+        rootdir: None,
+        rootseq: None,
+    };
+    let Treeobj::Val(data) = context.handle().rpc::<kvs::Lookup>(&request).await?.val else {
+        return Err(Errno::EISDIR.into());
+    };
+    let invalid = |text: String| Failure::new(Errno::EINVAL, text);
+    let bytes = data.decode().map_err(|error| invalid(error.to_string()))?;
+    let start = eventlog::events(&String::from_utf8_lossy(&bytes))
+        .filter_map(Result::ok)
+        .find(|event| event.name == "start");
+    start.map(|event| event.timestamp).ok_or_else(|| invalid("no start event".to_owned()))
+}
+
+/// From the start to the end.
+async fn last(run: &Rc<Run>, context: &Context, test: &Test, duration: Option<Duration>) {
     let timer = run.clone().watch_expiration(context.clone());
     let status = tokio::select! {
-        () = wait(run, duration(run, &test)) => test.wait_status,
+        () = wait(duration) => test.wait_status,
         status = run.hand.finished() => status,
         () = ended(run) => TERMINATED,
         never = timer => match never {},
     };
+    let status = run.final_status(status);
     log(run, context, &["complete", "done"], status).await;
     run.finish_simulated(status);
 }
 
-fn duration(run: &Run, test: &Test) -> Option<Duration> {
-    let seconds = match &test.run_duration {
-        Some(Value::String(text)) => flux_protocol::fsd::parse(text).ok(),
-        Some(value) => value.as_f64(),
-        None => run
-            .jobspec()
-            .pointer("/attributes/system/duration")
-            .and_then(Value::as_f64)
-            .filter(|duration| *duration > 0.0),
-    };
-    Duration::try_from_secs_f64(seconds?).ok()
+/// What can be said before the job starts; an error is the note of an exception.
+fn prepare(
+    run: &Run,
+    context: &Context,
+    test: Result<Test, serde_json::Error>,
+) -> Result<Test, String> {
+    let test =
+        test.map_err(|error| format!("failed to initialize testconf: exec.test: {error}"))?;
+    if run.userid() != context.broker().owner().0 && !run.settings().simulates_for_guests {
+        return Err("guests may not use test exec implementation".to_owned());
+    }
+    match test.mocks("init") {
+        true => Err("mock initialization exception generated".to_owned()),
+        false => Ok(test),
+    }
 }
 
-/// A job without a duration runs until it is ended.
-async fn wait(_: &Run, duration: Option<Duration>) {
+/// Without an end when it is nothing.
+fn duration(run: &Run, context: &Context, test: &Test) -> Option<Duration> {
+    let own = || run.jobspec().pointer("/attributes/system/duration").and_then(Value::as_f64);
+    let seconds = match test.run_duration.as_deref().map(flux_protocol::fsd::parse) {
+        Some(Ok(seconds)) => Some(seconds),
+        Some(Err(error)) => {
+            let id = run.id().f58();
+            context.log(Severity::Err, format!("{id}: exec.test.run_duration: {error}"));
+            own()
+        }
+        None => own(),
+    };
+    let duration = Duration::try_from_secs_f64(seconds?).ok()?;
+    (!duration.is_zero()).then_some(duration)
+}
+
+async fn wait(duration: Option<Duration>) {
     match duration {
-        Some(Duration::ZERO) => {}
         Some(duration) => timer::sleep(duration).await,
         None => std::future::pending().await,
     }

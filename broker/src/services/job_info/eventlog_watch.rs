@@ -1,7 +1,8 @@
 //! `eventlog-watch`: the events of a log one by one, until the log is complete.
 //!
 //! The job's own eventlog ends with `clean`. Logs below `guest.` are in the job's own namespace
-//! while it runs, and move to the primary one when it ends.
+//! while it runs, and move to the primary one when it ends. Other logs are followed until the caller
+//! ends it.
 
 use flux_protocol::errno::Errno;
 use flux_protocol::eventlog::Event;
@@ -11,7 +12,7 @@ use flux_protocol::rpc::job_info as rpc;
 use flux_protocol::rpc::job_info::watch as flags;
 use flux_protocol::treeobj::Treeobj;
 
-use super::{Context, JobInfo, authorize, kvs_read};
+use super::{Context, JobInfo, Kind, authorize, kvs_read};
 use crate::call::Call;
 use crate::handle::Handle;
 
@@ -27,13 +28,19 @@ impl JobInfo {
         call: Call<rpc::EventlogWatchResponse>,
     ) {
         if request.flags & !i64::from(flags::WAITCREATE | flags::SENTINEL) != 0 {
-            return call.fail(Errno::EPROTO);
+            let text = "eventlog-watch request rejected with invalid flag";
+            return call.fail(Failure::new(Errno::EPROTO, text));
         }
         let handle = context.handle().clone();
         let cred = call.cred();
+        let kind = match request.path.starts_with(GUEST) {
+            true => Kind::Guest,
+            false => Kind::Main,
+        };
         self.watches.open(
             context,
             call,
+            kind,
             |info| &mut info.watches,
             |send| async move {
                 let result = match authorize(&handle, cred, request.id).await {
@@ -57,14 +64,10 @@ async fn watch(
         Some(path) => watch_guest(handle, request.id, path, has(flags::WAITCREATE), &mut log).await,
         None => {
             let key = format!("{}.{}", request.id.kvs(), request.path);
-            let is_end = |event: &Event| event.name == "clean";
-            match request.path.as_str() {
-                "eventlog" => follow(handle, "primary", &key, false, &mut log, is_end).await,
-                _ => {
-                    log.text(&kvs_read::primary(handle, &key).await?);
-                    Ok(())
-                }
-            }
+            // Of other logs nothing says when they end.
+            let is_main = request.path == "eventlog";
+            let is_end = |event: &Event| is_main && event.name == "clean";
+            follow(handle, "primary", &key, has(flags::WAITCREATE), &mut log, is_end).await
         }
     }
 }
@@ -105,31 +108,13 @@ async fn follow(
     is_end: impl Fn(&Event) -> bool,
 ) -> Result<(), Failure> {
     let mut watch = kvs_read::follow(handle, namespace, key, wait_create)?;
-    let guard = Unfollow { handle, matchtag: watch.matchtag().0 };
     loop {
-        let text = kvs_read::text(watch.next().await?.val)?;
+        let text = watch.next().await?;
         log.append(&text);
         let ended = text.lines().any(|line| Event::decode(line).is_ok_and(|event| is_end(&event)));
         if ended {
-            drop(guard);
             return Ok(());
         }
-    }
-}
-
-/// Ends the watch when the task ends, or is aborted.
-struct Unfollow<'a> {
-    handle: &'a Handle,
-    matchtag: u32,
-}
-
-impl Drop for Unfollow<'_> {
-    fn drop(&mut self) {
-        use flux_protocol::message::{Flags, Nodeid};
-        use flux_protocol::rpc::kvs_watch;
-        let request = kvs_watch::CancelRequest { matchtag: self.matchtag };
-        let flags = Flags::default();
-        let _ = self.handle.notify::<kvs_watch::Cancel>(Nodeid::ANY, flags, &request);
     }
 }
 
@@ -142,9 +127,12 @@ async fn watch_guest(
 ) -> Result<(), Failure> {
     let guest = format!("{}.guest", id.kvs());
     wait_for_guest(handle, id).await?;
-    let namespace = match kvs_read::treeobj(handle, &guest).await? {
-        Treeobj::Symlink(link) => link.namespace,
-        _ => None,
+    let namespace = match kvs_read::treeobj(handle, &guest).await {
+        Ok(Treeobj::Symlink(link)) => link.namespace,
+        Ok(_) => None,
+        // It ended without a start: there never will be such a log.
+        Err(failure) if failure.errno == Errno::ENOENT => return Ok(()),
+        Err(failure) => return Err(failure),
     };
     if let Some(namespace) = namespace {
         let followed = follow(handle, &namespace, path, wait_create, log, |_| false).await;
@@ -159,8 +147,6 @@ async fn watch_guest(
             log.text(&text);
             Ok(())
         }
-        // The job ended before it began this log.
-        Err(failure) if failure.errno == Errno::ENOENT && wait_create => Ok(()),
         Err(failure) => Err(failure),
     }
 }

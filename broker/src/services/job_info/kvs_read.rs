@@ -34,27 +34,42 @@ fn send(handle: &Handle, key: &str, flags: u32) -> Result<Responses<kvs::Lookup>
     handle.send::<kvs::Lookup>(Nodeid::ANY, Flags::default(), &request)
 }
 
-/// Follow a value that is appended to; each response has what is new.
+/// A value that is followed, until this is dropped.
+pub(super) struct Following {
+    handle: Handle,
+    responses: Responses<kvs_watch::Lookup>,
+}
+
+/// Follow a value that is appended to.
 pub(super) fn follow(
     handle: &Handle,
     namespace: &str,
     key: &str,
     wait_create: bool,
-) -> Result<Responses<kvs_watch::Lookup>, Failure> {
+) -> Result<Following, Failure> {
     let create = if wait_create { kvs::lookup::WAITCREATE } else { 0 };
     let request = kvs_watch::LookupRequest {
         key: key.to_owned(),
         namespace: namespace.to_owned(),
         flags: kvs::lookup::WATCH | kvs::lookup::WATCH_APPEND | create,
     };
-    handle.stream::<kvs_watch::Lookup>(Nodeid::ANY, &request)
+    let responses = handle.stream::<kvs_watch::Lookup>(Nodeid::ANY, &request)?;
+    Ok(Following { handle: handle.clone(), responses })
 }
 
-/// End a [`follow`].
-pub(super) fn unfollow(handle: &Handle, watch: &Responses<kvs_watch::Lookup>) {
-    let request = kvs_watch::CancelRequest { matchtag: watch.matchtag().0 };
-    // A service that is gone has ended the stream by itself.
-    let _ = handle.notify::<kvs_watch::Cancel>(Nodeid::ANY, Flags::default(), &request);
+impl Following {
+    /// What is new.
+    pub(super) async fn next(&mut self) -> Result<String, Failure> {
+        self.responses.next().await.and_then(|response| text(response.val))
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let request = kvs_watch::CancelRequest { matchtag: self.responses.matchtag().0 };
+        // A service that is gone has ended the stream by itself.
+        let _ = self.handle.notify::<kvs_watch::Cancel>(Nodeid::ANY, Flags::default(), &request);
+    }
 }
 
 /// The text of a value.

@@ -6,9 +6,10 @@ use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::payload::Object;
 use flux_protocol::rpc::job_info as rpc;
+use flux_protocol::rpc::kvs;
 use serde_json::{Map, Value};
 
-use super::{Context, JobInfo, authorize, kvs_read};
+use super::{Context, JobInfo, Kind, authorize, kvs_read};
 use crate::call::Call;
 use crate::handle::Handle;
 use crate::jpath;
@@ -54,6 +55,7 @@ impl JobInfo {
         self.updates.open(
             context,
             call,
+            Kind::Main,
             |info| &mut info.updates,
             |send| async move {
                 let result = match authorize(&handle, cred, request.id).await {
@@ -68,7 +70,10 @@ impl JobInfo {
 
 fn check(request: &rpc::UpdateRequest, method: &str) -> Result<(), Failure> {
     if request.flags != 0 {
-        return Err(Failure::new(Errno::EPROTO, format!("{method} request rejected: flags")));
+        return Err(Failure::new(
+            Errno::EPROTO,
+            format!("{method} request rejected with invalid flag"),
+        ));
     }
     match request.key.as_str() {
         "R" | "jobspec" => Ok(()),
@@ -76,48 +81,51 @@ fn check(request: &rpc::UpdateRequest, method: &str) -> Result<(), Failure> {
     }
 }
 
-/// The value, then again after each update, until the job is over.
+/// The value as it is now, then again after each update, until the job is over. ENOENT when the job
+/// has no such value: R is there once it has resources.
 async fn watch(
     handle: &Handle,
     request: &rpc::UpdateRequest,
     send: &dyn Fn(Object),
 ) -> Result<(), Failure> {
     let dir = request.id.kvs();
-    let mut value: Option<Value> = None;
-    let mut log = kvs_read::follow(handle, "primary", &format!("{dir}.eventlog"), false)?;
-    let result = loop {
-        let text = match log.next().await {
-            Ok(response) => kvs_read::text(response.val)?,
-            Err(failure) => break Err(failure),
-        };
-        let events: Vec<Event> = eventlog::events(&text).filter_map(Result::ok).collect();
-        let mut changed = false;
-        if value.is_none() {
-            let key = format!("{dir}.{}", request.key);
-            match kvs_read::primary(handle, &key).await {
-                Ok(text) => {
-                    value = Some(parse(&text)?);
-                    changed = true;
+    let send = |value: &Value| send(Map::from_iter([(request.key.clone(), value.clone())]));
+    let key = format!("{dir}.eventlog");
+    let text = kvs_read::primary(handle, &key).await?;
+    let mut value = parse(&kvs_read::primary(handle, &format!("{dir}.{}", request.key)).await?)?;
+    let mut known = 0;
+    for event in eventlog::events(&text).filter_map(Result::ok) {
+        apply(&request.key, &mut value, &event);
+        known += usize::from(is_update(&request.key, &event));
+    }
+    send(&value);
+    if ends(&text) {
+        return Ok(());
+    }
+    // From its beginning again, in as many parts as it was written in.
+    let mut log = kvs_read::follow(handle, kvs::PRIMARY, &key, false)?;
+    loop {
+        let text = log.next().await?;
+        for event in eventlog::events(&text).filter_map(Result::ok) {
+            if !is_update(&request.key, &event) {
+                continue;
+            }
+            match known.checked_sub(1) {
+                Some(fewer) => known = fewer,
+                None => {
+                    apply(&request.key, &mut value, &event);
+                    send(&value);
                 }
-                // R is there once the job has resources.
-                Err(failure) if failure.errno == Errno::ENOENT => {}
-                Err(failure) => break Err(failure),
             }
         }
-        if let Some(value) = &mut value {
-            for event in &events {
-                changed |= apply(&request.key, value, event);
-            }
-            if changed {
-                send(Map::from_iter([(request.key.clone(), value.clone())]));
-            }
+        if ends(&text) {
+            return Ok(());
         }
-        if events.iter().any(|event| event.name == "clean") {
-            break Ok(());
-        }
-    };
-    kvs_read::unfollow(handle, &log);
-    result
+    }
+}
+
+fn ends(text: &str) -> bool {
+    eventlog::events(text).any(|event| event.is_ok_and(|event| event.name == "clean"))
 }
 
 /// The text of jobspec or R as updates in the eventlog have left it.
@@ -136,13 +144,17 @@ pub(super) async fn current(
     Ok(if changed { value.to_string() } else { text.to_owned() })
 }
 
-/// True when the event changes the value.
-fn apply(key: &str, value: &mut Value, event: &Event) -> bool {
+fn is_update(key: &str, event: &Event) -> bool {
     let name = match key {
         "R" => "resource-update",
         _ => "jobspec-update",
     };
-    if event.name != name {
+    event.name == name && event.context.is_some()
+}
+
+/// True when the event changes the value.
+fn apply(key: &str, value: &mut Value, event: &Event) -> bool {
+    if !is_update(key, event) {
         return false;
     }
     let Ok(updates) = event.context_as::<Map<String, Value>>() else { return false };

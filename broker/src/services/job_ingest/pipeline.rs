@@ -57,7 +57,14 @@ impl Pipeline {
                 continue;
             }
             let configured = table.and_then(|table| table.get("plugins")).is_some();
-            for spec in specs(stage, table, default)? {
+            for mut spec in specs(stage, table, default)? {
+                if kind == Kind::Validator
+                    && spec.load == "jobspec.wasm"
+                    && let Some(hosts) = context.broker().attrs().get("hostlist")
+                {
+                    // Constraints that name others can never be met.
+                    spec.conf.entry("hosts").or_insert(hosts.into());
+                }
                 let plugin = match load_one(&host, stage, kind, &spec).await {
                     Ok(plugin) => plugin,
                     Err(failure) if !configured => {

@@ -12,8 +12,10 @@ use flux_protocol::failure::Failure;
 use flux_protocol::hostlist::Hostlist;
 use flux_protocol::idset::Idset;
 use flux_protocol::message::Nodeid;
+use flux_protocol::payload::Object;
 use flux_protocol::rpc::rexec::{self, ExecRequest, ExecResponse, Io};
 use flux_protocol::rpc::{groups, resource};
+use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -47,6 +49,9 @@ pub(super) struct Order {
     pub(super) label: String,
     /// Log lines name the host and rank.
     pub(super) names_ranks: bool,
+    /// Who knows what a command that was canceled and had to be killed has left behind: its node
+    /// is drained.
+    pub(super) drains_killed: bool,
     /// Lines that match one of them are not logged.
     pub(super) ignore: Rc<[regex_lite::Regex]>,
 }
@@ -103,6 +108,19 @@ impl Bulk {
     pub(super) fn cancel(&self) {
         self.canceled.set(true);
         self.end.notify_one();
+    }
+
+    /// How far it is.
+    pub(super) fn describe(&self) -> Object {
+        let active = self.active_ranks();
+        let mut object = Object::new();
+        if self.canceled.get() {
+            object.insert("state".to_owned(), json!("canceled"));
+        }
+        object.insert("total".to_owned(), json!(self.order.ranks.count()));
+        object.insert("active".to_owned(), json!(active.count()));
+        object.insert("active_ranks".to_owned(), json!(active.to_string()));
+        object
     }
 
     /// Ranks where it has not ended.
@@ -176,6 +194,9 @@ impl Bulk {
                 () = until(kill_at), if kill_at.is_some() => {
                     kill_at = None;
                     give_up_at = Instant::now().checked_add(self.order.kill_timeout);
+                    if ending == Some(End::Canceled) && self.order.drains_killed {
+                        self.drain(&context, &self.active_ranks()).await;
+                    }
                     self.signal(&context, libc::SIGKILL);
                     continue;
                 }
@@ -202,14 +223,19 @@ impl Bulk {
             self.errors.borrow_mut().insert(rank, text.to_owned());
             self.statuses.borrow_mut().insert(rank, LOST);
         }
+        self.drain(context, &stuck).await;
+    }
+
+    /// Of ranks where it did not end in its time.
+    async fn drain(&self, context: &Context, ranks: &Idset) {
         let how = if self.canceled.get() { "canceled then timed out" } else { "timed out" };
         let request = resource::DrainRequest {
-            targets: stuck.to_string(),
+            targets: ranks.to_string(),
             reason: Some(format!("{} {how} for job {}", self.order.name, self.order.job)),
             mode: Some("update".to_owned()),
         };
         if let Err(failure) = context.handle().rpc::<resource::Drain>(&request).await {
-            let text = format!("{}: rank {stuck} can't be drained: {failure}", self.order.label);
+            let text = format!("{}: rank {ranks} can't be drained: {failure}", self.order.label);
             context.log(Severity::Err, text);
         }
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::idset::Idset;
+use flux_protocol::payload::Object;
 use flux_protocol::r::ResourceSet;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -161,6 +162,17 @@ impl JobManager {
         }
     }
 
+    /// What the broker knows of commands that a plugin lists as `procs` by job.
+    pub(super) fn commands_describe(&self, plugin: &str, query: &mut Object) {
+        let Some(procs) = query.get_mut("procs").and_then(Value::as_object_mut) else { return };
+        for ((owner, _), running) in &self.commands.running {
+            let proc = procs.get_mut(&running.job.f58()).and_then(Value::as_object_mut);
+            if let Some(proc) = proc.filter(|_| owner == plugin) {
+                proc.extend(running.bulk.describe());
+            }
+        }
+    }
+
     /// The service ends: ask what runs to end, too.
     pub(super) fn commands_stop(&mut self, context: &Context) {
         for running in self.commands.running.values() {
@@ -225,6 +237,7 @@ impl JobManager {
             job: job.id.f58(),
             label: format!("{}: {}", job.id.f58(), start.command),
             names_ranks: per_rank,
+            drains_killed: per_rank,
             ignore: ignored(context),
         };
         let cancel = options.cancel_on_exception.or(settings.cancel_on_exception);

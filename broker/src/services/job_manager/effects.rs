@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use flux_protocol::fluid::JobId;
+use flux_protocol::fluid::with_local_f58;
 use flux_protocol::message::{Flags, Nodeid};
 use flux_protocol::payload::{Object, encode_json};
 use flux_protocol::rpc::resource;
@@ -196,7 +197,7 @@ fn drain_nodes(context: &Context, ranks: String, reason: String) {
     let after = context.clone();
     let request = resource::DrainRequest {
         targets: ranks,
-        reason: Some(reason),
+        reason: Some(with_local_f58(&reason).into_owned()),
         mode: Some("update".to_owned()),
     };
     context.spawn(

@@ -67,10 +67,22 @@ enum Timer {
 }
 
 impl Housekeeping {
-    pub(super) fn from_config(config: &Config) -> Result<Housekeeping, Failure> {
+    pub(super) fn from_config(context: &Context, config: &Config) -> Result<Housekeeping, Failure> {
+        let deprecated = "job-manager.housekeeping.use-systemd-unit";
+        if config.get(deprecated).is_some() {
+            let text = format!("{deprecated} is deprecated and has no effect");
+            context.log(Severity::Warning, text);
+        }
         let table = crate::config::job_manager::JobManager::parse(config)
             .map_err(|error| Failure::new(flux_protocol::errno::Errno::EINVAL, error.to_string()))?
             .housekeeping;
+        let has_command = |table: &crate::config::job_manager::Housekeeping| {
+            !table.command.is_empty() || config.get_str("exec.imp").is_some()
+        };
+        if table.as_ref().is_some_and(|table| !has_command(table)) {
+            let text = "[job-manager.housekeeping]: command is not set, but exec.imp is undefined";
+            return Err(Failure::new(flux_protocol::errno::Errno::EINVAL, text));
+        }
         let settings = table.map_or_else(Settings::default, |table| Settings {
             command: match (table.command.is_empty(), config.get_str("exec.imp")) {
                 (true, Some(imp)) => {
@@ -150,7 +162,8 @@ impl JobManager {
         let Some(held) = r.filter(|_| !settings.command.is_empty()) else { return false };
         let ranks = held.ranks();
         let env = [
-            ("FLUX_JOB_ID", id.f58()),
+            // A number, as in flux-core, whose prolog has it in F58.
+            ("FLUX_JOB_ID", id.0.to_string()),
             ("FLUX_JOB_USERID", job.userid.to_string()),
             ("FLUX_JOB_RANKS", ranks.to_string()),
         ];
@@ -165,6 +178,7 @@ impl JobManager {
             job: id.f58(),
             label: format!("housekeeping: {}", id.f58()),
             names_ranks: true,
+            drains_killed: false,
             ignore: super::commands::ignored(context),
         };
         let bulk = Bulk::new(context, order);
@@ -285,7 +299,11 @@ impl JobManager {
 fn failures(outcome: &Outcome) -> BTreeMap<u32, String> {
     let text = |rank: u32| {
         let error = outcome.errors.get(&rank).cloned();
-        error.unwrap_or_else(|| "failed".to_owned())
+        let signal = outcome.status & 0x7f;
+        error.unwrap_or_else(|| match signal {
+            0 => "nonzero exit code".to_owned(),
+            signal => crate::rc::signal_text(signal),
+        })
     };
     outcome.failed.iter().map(|rank| (rank, text(rank))).collect()
 }

@@ -97,11 +97,12 @@ impl JobManager {
 
     fn post_exception(&mut self, context: &Context, id: JobId, event: &ExceptionContext<'_>) {
         self.post_with(context, id, "exception", event);
-        let ExceptionContext { kind, severity, .. } = event;
-        let Ok(payload) = encode_json(&json!({ "id": id, "type": kind, "severity": severity }))
-        else {
-            return;
-        };
+        let ExceptionContext { kind, severity, wait_status, .. } = event;
+        let mut told = json!({ "id": id, "type": kind, "severity": severity });
+        if let (Some(status), Some(told)) = (wait_status, told.as_object_mut()) {
+            told.insert("wait_status".to_owned(), (*status).into());
+        }
+        let Ok(payload) = encode_json(&told) else { return };
         if let Err(failure) =
             context.handle().publish_flags("job-exception", Flags::PRIVATE, payload)
         {

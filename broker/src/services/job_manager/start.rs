@@ -84,11 +84,15 @@ impl JobManager {
             reattach: std::mem::take(&mut job.pending.reattach),
             r: (**r).to_owned(),
         };
+        let reattach = request.reattach;
         match request.encode() {
             Ok(payload) => context.send_untagged(service.topic.clone(), payload),
             Err(error) => context.log(Severity::Err, format!("start of {id}: {error}")),
         }
         self.debug_event(context, id, "debug.start-request");
+        if reattach {
+            self.debug_event(context, id, "debug.exec-reattach-start");
+        }
     }
 
     pub(super) fn start_response(&mut self, context: &Context, response: &Message) {
@@ -116,6 +120,9 @@ impl JobManager {
         }
         match response.event {
             exec::StartEvent::Start {} => self.post(context, id, "start"),
+            exec::StartEvent::Reattached {} => {
+                self.debug_event(context, id, "debug.exec-reattach-finish");
+            }
             exec::StartEvent::Finish { status } => {
                 self.post_with(context, id, "finish", &json!({ "status": status }));
             }

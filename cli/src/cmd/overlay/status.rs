@@ -23,7 +23,7 @@ use crate::failure::{Failure, Outcome};
 use crate::outln;
 use crate::target::hostlist;
 use crate::target::ranks_of_hosts;
-use crate::term::{self, Color, paint, sgr};
+use crate::term::{Color, paint, sgr};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -122,7 +122,7 @@ impl Status {
             highlight,
             hosts,
             color: self.color.stdout(),
-            signs: if term::is_utf8() { LINES } else { ASCII },
+            signs: if flux_client::locale::is_utf8() { LINES } else { ASCII },
         };
         walk.broker(root, start.elapsed(), Vec::new()).await?;
         Ok(0)

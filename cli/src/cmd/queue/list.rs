@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::listing::named::{Builtin, Formats};
 use crate::listing::{Listing, Print, Row, Value};
-use crate::term::{self, Color};
+use crate::term::Color;
 
 const FORMATS: Formats = Formats {
     command: "flux-queue",
@@ -78,7 +78,8 @@ struct Resources {
 impl List {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         let Some(mut format) = FORMATS.choose(&context.env, &self.format)? else { return Ok(0) };
-        if !self.color.stdout() {
+        // Who writes a format with colors wants them.
+        if format != self.format && !self.color.stdout() {
             for field in ["{color_enabled}", "{color_started}", "{color_off}"] {
                 format = format.replace(field, "");
             }
@@ -230,12 +231,8 @@ impl<'a> Queue<'a> {
 
 impl Row for Queue<'_> {
     fn field(&self, name: &str) -> Value {
-        let mark = |on: bool| match (on, term::is_utf8()) {
-            (true, true) => "✔",
-            (false, true) => "✗",
-            (true, false) => "y",
-            (false, false) => "n",
-        };
+        // As flux-core, in UTF-8 whatever the locale; `.ascii` is for who can't show it.
+        let mark = |on: bool| if on { "✔" } else { "✗" };
         let color = |on: bool| Value::from(if on { "\x1b[01;32m" } else { "\x1b[01;31m" });
         let (enabled, started) = (self.status.enable, self.status.start);
         // Started, and yet not scheduled until its parent is started.
@@ -249,7 +246,7 @@ impl Row for Queue<'_> {
             "parent" => Value::from(self.parent.as_str()),
             "submission" => Value::from(if enabled { "enabled" } else { "disabled" }),
             "scheduling" if paused => Value::from("stopped (parent)"),
-            "started" if paused => Value::from(if term::is_utf8() { "⏸" } else { "p" }),
+            "started" if paused => Value::from("⏸"),
             "started.ascii" if paused => Value::from("p"),
             "color_started" if paused => Value::from("\x1b[01;33m"),
             "scheduling" => Value::from(if started { "started" } else { "stopped" }),

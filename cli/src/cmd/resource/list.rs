@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{ArgAction, Args};
+use flux_client::Request;
 use flux_protocol::idset::Idset;
 use flux_protocol::message::Nodeid;
-use flux_protocol::payload::{Empty, Object};
+use flux_protocol::payload::{Empty, Object, decode_json};
 use flux_protocol::r::ResourceSet;
-use flux_protocol::rpc::{config, resource as rpc};
+use flux_protocol::rpc::{Method, config, resource as rpc};
 use serde_json::value::RawValue;
 
 use super::filter::{Filter, queues_of, real_queues};
@@ -200,9 +201,15 @@ fn parse_states(states: &str) -> Result<Vec<String>, Failure> {
 impl Resources {
     async fn get(context: &Context, filter: &Filter) -> Result<Resources, Failure> {
         let flux = context.connect().await?;
-        let status = flux.start::<rpc::SchedStatus>(LEADER, &Empty)?;
+        // As in flux-core: who debugs a scheduler asks it, and not what the job manager knows.
+        let topic = context.env.get("FLUX_RESOURCE_LIST_RPC");
+        let topic = topic.unwrap_or(rpc::SchedStatus::TOPIC).to_owned();
+        let request = Request::new(topic).to(LEADER);
+        let status = flux.start_raw(request)?;
         let config = flux.start::<config::Get>(Nodeid::ANY, &Empty)?;
         let status = status.await.map_err(error)?;
+        let status: rpc::SchedStatusResponse =
+            decode_json(status.payload.as_ref()).map_err(error)?;
         let mut resources = Resources {
             all: decode(&status.all)?,
             down: decode(&status.down)?,

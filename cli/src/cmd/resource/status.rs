@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::listing::named::{Builtin, Formats};
 use crate::listing::{FormatError, Headings, Listing, Print, Row, Value, heading};
-use crate::term::{self, Color};
+use crate::term::Color;
 
 const STATES: [&str; 11] = [
     "all",
@@ -383,8 +383,9 @@ impl Row for Line {
             "reason" => Value::Text(self.reason.clone()),
             "timestamp" => Value::from(self.timestamp),
             "status" => choose("online", "offline"),
-            "up" if term::is_utf8() => choose("✔", "✗"),
-            "up" | "up.ascii" => choose("y", "n"),
+            // In UTF-8 whatever the locale, as flux-core.
+            "up" => choose("✔", "✗"),
+            "up.ascii" => choose("y", "n"),
             "color_up" => choose("\x1b[01;32m", "\x1b[01;31m"),
             "color_off" => Value::from("\x1b[0;0m"),
             _ => Value::None,

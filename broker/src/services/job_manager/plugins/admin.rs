@@ -2,6 +2,7 @@
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
+use flux_protocol::fluid::with_local_f58;
 use flux_protocol::payload::{Empty, Object};
 use flux_protocol::rpc::job_manager as rpc;
 use serde_json::{Map, Value, json};
@@ -146,9 +147,9 @@ impl JobManager {
                 let query = loaded.plugin.query().await;
                 (loaded, query)
             },
-            move |_: &mut JobManager, (loaded, query)| {
+            move |manager: &mut JobManager, (loaded, query)| {
                 let mut object = describe(&loaded);
-                match query.map(|text| serde_json::from_str::<Object>(&text)) {
+                match query.map(|text| serde_json::from_str::<Object>(&with_local_f58(&text))) {
                     Ok(Ok(own)) => object.extend(own),
                     Ok(Err(error)) => {
                         object.insert("error".to_owned(), json!(error.to_string()));
@@ -157,6 +158,7 @@ impl JobManager {
                         object.insert("error".to_owned(), json!(error.to_string()));
                     }
                 }
+                manager.commands_describe(loaded.plugin.name(), &mut object);
                 call.reply(&object);
             },
         );

@@ -45,7 +45,9 @@ impl JobManager {
             let facts = facts::facts(&job);
             let record = facts.job.clone();
             self.plugins.jobs.put(facts);
-            candidates.push(Candidate { job, record, effects: Vec::new(), refusal: None });
+            // Where no validator has looked at it, a job must not run without what it waits for.
+            let refusal = malformed_dependencies(job.jobspec.get());
+            candidates.push(Candidate { job, record, effects: Vec::new(), refusal });
         }
         let stack = self.plugins.loaded.clone();
         let (asking, after) = (context.clone(), context.clone());
@@ -114,6 +116,24 @@ impl JobManager {
         let updates = Value::Object(updates.clone()).to_string();
         self.call_plugins(context, id, |job| Event::Updated(JobUpdated { job, updates }));
     }
+}
+
+/// What is wrong with the dependencies of a jobspec (RFC 26).
+fn malformed_dependencies(jobspec: &str) -> Option<String> {
+    // Most jobspecs do not have the word in them at all.
+    if !jobspec.contains("dependencies") {
+        return None;
+    }
+    let jobspec: Value = serde_json::from_str(jobspec).ok()?;
+    let Value::Array(list) = jobspec.pointer("/attributes/system/dependencies")? else {
+        return Some("dependencies object must be an array".to_owned());
+    };
+    list.iter().enumerate().find_map(|(index, dependency)| {
+        let missing = ["scheme", "value"]
+            .into_iter()
+            .find(|key| !dependency.get(key).is_some_and(Value::is_string))?;
+        Some(format!("dependency[{index}] missing string {missing}"))
+    })
 }
 
 /// A job that is not let in yet.
@@ -300,4 +320,25 @@ async fn check_updated(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_that_nobody_could_read_are_refused() {
+        let found = |dependencies: Value| {
+            let system = serde_json::json!({ "dependencies": dependencies });
+            let jobspec = serde_json::json!({ "attributes": { "system": system } });
+            malformed_dependencies(&jobspec.to_string())
+        };
+        assert_eq!(malformed_dependencies("{}"), None);
+        let good = serde_json::json!([{ "scheme": "after", "value": "1" }]);
+        assert_eq!(found(good), None);
+        let object = found(serde_json::json!({})).unwrap();
+        assert_eq!(object, "dependencies object must be an array");
+        let nameless = found(serde_json::json!([{ "foo": 1 }])).unwrap();
+        assert_eq!(nameless, "dependency[0] missing string scheme");
+    }
 }

@@ -4,6 +4,7 @@
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
+use flux_protocol::fluid::with_local_f58;
 use flux_protocol::message::{Flags, Nodeid};
 use flux_protocol::payload::{encode_json, text};
 use flux_protocol::rpc::kvs;
@@ -22,7 +23,8 @@ impl JobManager {
         plugin: &str,
         call: RpcCall,
     ) -> Result<(), String> {
-        let payload = encode_json(&super::super::effects::object(&call.payload)?);
+        let payload = with_local_f58(&call.payload);
+        let payload = encode_json(&super::super::effects::object(&payload)?);
         let payload = payload.map_err(|error| error.to_string())?;
         let nodeid = call.nodeid.map_or(Nodeid::ANY, Nodeid);
         let mut answer =
