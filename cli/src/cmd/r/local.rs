@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 use crate::context::Context;
 use crate::failure::{Failure, strerror};
 
-/// Kinds of OS devices of hwloc: accelerators.
-const COPROCESSOR: &str = "5";
+/// How hwloc names the GPUs that CUDA, NVML, OpenCL and AMD's RSMI see: one of these and a number.
+const GPU_NAMES: [&str; 4] = ["cuda", "nvml", "opencl", "rsmi"];
 
 /// Cores that this process may use, numbered from 0, and GPUs where hwloc sees some.
 pub(crate) fn from_system(context: &Context) -> Result<Resources, Failure> {
@@ -61,16 +61,24 @@ pub(crate) fn from_kernel() -> Result<Resources, Failure> {
 /// Cores and GPUs of a topology that hwloc has exported.
 pub(super) fn from_xml(xml: &str) -> Resources {
     let mut cores = 0;
-    let mut gpus = BTreeSet::new();
+    let mut pci_devices = 0;
+    // Each with its PCI device, and the way to program it.
+    let mut gpus: Vec<(u32, &str)> = Vec::new();
     for tag in xml.split('<').filter_map(|tag| tag.strip_prefix("object ")) {
         let tag = tag.split('>').next().unwrap_or_default();
         match attribute(tag, "type") {
             Some("Core") => cores += 1,
-            Some("OSDev") if attribute(tag, "osdev_type") == Some(COPROCESSOR) => {
-                // One GPU shows up once per way to program it; names tell them apart.
+            Some("PCIDev") => pci_devices += 1,
+            Some("OSDev") => {
                 let name = attribute(tag, "name").unwrap_or_default();
-                if name.starts_with("cuda") || name.starts_with("rsmi") {
-                    gpus.insert(name);
+                let backend = GPU_NAMES.into_iter().find(|prefix| name.starts_with(prefix));
+                // One GPU shows up once per way to program it. Several of one way are parts of a
+                // GPU that is divided, and count each.
+                let is_new = |backend: &&str| {
+                    gpus.iter().all(|(pci, other)| *pci != pci_devices || other == backend)
+                };
+                if let Some(backend) = backend.filter(is_new) {
+                    gpus.push((pci_devices, backend));
                 }
             }
             _ => {}
@@ -101,6 +109,26 @@ mod tests {
             <object type="OSDev" name="opencl0d0" osdev_type="5"/></object></topology>"#;
         let resources = from_xml(xml);
         assert_eq!((resources.cores.count(), resources.gpus.count()), (2, 1));
+    }
+
+    #[test]
+    fn gpus_of_amd_count_and_each_once() {
+        let device = |names: &[&str]| {
+            let mut text = "<object type=\"PCIDev\" pci_busid=\"0000:63:00.0\">".to_owned();
+            for name in names {
+                text.push_str(&format!(
+                    "<object type=\"OSDev\" name=\"{name}\" osdev_type=\"1\"/>"
+                ));
+            }
+            text + "</object>"
+        };
+        let gpus = |devices: &[&[&str]]| {
+            let xml: String = devices.iter().map(|names| device(names)).collect();
+            from_xml(&xml).gpus.count()
+        };
+        assert_eq!(gpus(&[&["rsmi0"], &["rsmi1", "opencl0d1"], &["eno1"]]), 2);
+        assert_eq!(gpus(&[&["cuda0", "nvml0", "opencl0d0", "card0"]]), 1);
+        assert_eq!(gpus(&[&["rsmi0", "rsmi1", "opencl0d0"]]), 2, "parts of one");
     }
 
     #[test]
