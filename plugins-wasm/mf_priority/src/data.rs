@@ -190,8 +190,13 @@ impl Data {
         self.users.get(&key.0)?.get(&key.1)
     }
 
-    /// The queue's part in a priority; none when the association may not use it. A queue that
-    /// flux-accounting does not know is open to all.
+    /// Nobody may use a queue that flux-accounting does not know, once it knows any.
+    pub(crate) fn is_denied(&self, queue: &str) -> bool {
+        !self.queues.contains_key(queue) && (self.deny_unknown_queues || !self.queues.is_empty())
+    }
+
+    /// The queue's part in a priority; none when the association may not use it. One that is not
+    /// known has none.
     pub(crate) fn queue_priority(
         &self,
         association: &Association,

@@ -5,8 +5,8 @@
 //! priority = round(Wf * fairshare + Wq * queue + Wb * bank + Wu * (urgency - 16)), at least 0
 //! ```
 //!
-//! Until anything was pushed, jobs wait in PRIORITY; from then on users that are not known are
-//! refused. What was pushed is kept as the plugin's own state, so that a broker that starts again
+//! Until anything was pushed, jobs wait in PRIORITY, and so do later those of users that are not
+//! known, until they are. What was pushed is kept as the plugin's own state, so that a broker that starts again
 //! has it at once. `conf = { config = { associations = [...], ... } }` brings it along at load.
 //!
 //! A job counts against the limits of what runs from the moment that nothing of ours holds it,
@@ -89,8 +89,11 @@ impl MfPriority {
     fn validate(&self, job: &Job) -> Reply {
         let Some((key, association)) = self.data.association(job.userid, job.bank.as_deref())
         else {
-            // Without any data nobody is unknown.
-            return if self.data.is_empty() { Reply::Pass } else { reject(unknown(job)) };
+            // Who is not known at all may be so later: the job waits for that.
+            return match self.data.users.contains_key(&job.userid) {
+                true => reject(unknown(job)),
+                false => Reply::Pass,
+            };
         };
         match self.check(job, &key, association) {
             Ok(()) => Reply::Pass,
@@ -102,20 +105,8 @@ impl MfPriority {
         if !association.active {
             return Err("user/bank entry has been disabled from flux-accounting DB".to_owned());
         }
-        let queue = job.queue.as_deref();
-        if let Some(queue) = queue.filter(|queue| !self.data.queues.contains_key(*queue))
-            && self.data.deny_unknown_queues
-        {
-            return Err(format!(
-                "queue \"{queue}\" is unknown to flux-accounting and deny-unknown-queues is enabled"
-            ));
-        }
-        if self.data.queue_priority(association, queue).is_none() {
-            return Err(format!(
-                "queue \"{}\" not valid for user; valid queues for user: {}",
-                queue.unwrap_or_default(),
-                association.queues.join(",")
-            ));
+        if let Some(queue) = &job.queue {
+            self.check_queue(association, queue)?;
         }
         if let Some(project) = &job.project
             && !self.data.has_project(association, project)
@@ -129,6 +120,16 @@ impl MfPriority {
             return Err(FULL.to_owned());
         }
         self.check_size(job, association)
+    }
+
+    fn check_queue(&self, association: &Association, queue: &str) -> Result<(), String> {
+        if self.data.is_denied(queue) {
+            return Err(format!("Queue does not exist: {queue}"));
+        }
+        match self.data.queue_priority(association, Some(queue)) {
+            Some(_) => Ok(()),
+            None => Err(format!("Queue not valid for user: {queue}")),
+        }
     }
 
     fn check_size(&self, job: &Job, association: &Association) -> Result<(), String> {
@@ -294,12 +295,19 @@ impl MfPriority {
 
     fn priority(&mut self, job: &Job, effects: &mut Effects) -> Reply {
         if !self.attach(job, effects) {
-            if self.data.is_empty() {
-                effects.explain(job.id, "waits for data of flux-accounting");
-                return Reply::PriorityUnavailable;
+            let known = self.data.users.contains_key(&job.userid);
+            match (known, self.data.is_empty()) {
+                (true, _) => {
+                    effects.raise(job.id, NAME, 0, unknown(job));
+                    return Reply::Pass;
+                }
+                (false, true) => effects.explain(job.id, "waits for data of flux-accounting"),
+                (false, false) => {
+                    let user = job.userid;
+                    effects.explain(job.id, format!("waits until user {user} has a bank"));
+                }
             }
-            effects.raise(job.id, NAME, 0, unknown(job));
-            return Reply::Pass;
+            return Reply::PriorityUnavailable;
         }
         let Some(record) = self.ledger.get(job.id) else { return Reply::PriorityUnavailable };
         let Some(association) = self.data.of(&record.key) else {
@@ -361,8 +369,12 @@ fn reject(text: String) -> Reply {
     Reply::Refuse(refuse_with(errno::EINVAL, text))
 }
 
+/// Of a job whose user is known, or is asked for.
 fn unknown(job: &Job) -> String {
-    format!("cannot find user/bank or user/default bank entry for uid: {}", job.userid)
+    match &job.bank {
+        Some(_) => "user does not belong to specified bank".to_owned(),
+        None => "user/default bank entry does not exist".to_owned(),
+    }
 }
 
 flux_plugin::jobtap! {

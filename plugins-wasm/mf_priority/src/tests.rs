@@ -1,6 +1,6 @@
 use super::*;
 use flux_plugin::testing;
-use flux_plugin::types::{Count, JobException, JobJson, JobNote, Request};
+use flux_plugin::types::{Count, JobJson, JobNote, Request};
 
 const BOB: u32 = 1001;
 
@@ -155,7 +155,7 @@ fn defaults_are_written_into_the_jobspec() {
 }
 
 #[test]
-fn jobs_wait_for_data_and_then_unknown_users_are_refused() {
+fn jobs_wait_for_data_and_those_of_unknown_users_go_on_waiting() {
     let mut plugin = empty();
     assert_eq!(refusal(&mut plugin, job(1)), "ok");
     call(&mut plugin, news(job(1), Origin::Submitted));
@@ -165,12 +165,14 @@ fn jobs_wait_for_data_and_then_unknown_users_are_refused() {
     let (reply, effects) = call(&mut plugin, Event::PriorityGet(job(1)));
     assert_eq!(reply, Reply::Priority(50_000));
     assert!(matches!(effects.first(), Some(Effect::UpdateJobspec(_))));
-    let text = "cannot find user/bank or user/default bank entry for uid: 7";
     let stranger = Job { userid: 7, ..job(2) };
-    assert_eq!(refusal(&mut plugin, stranger.clone()), text);
-    let (_, effects) = call(&mut plugin, Event::PriorityGet(stranger));
-    let ended = |effect: &Effect| matches!(effect, Effect::Raise(JobException { severity: 0, note, .. }) if note == text);
-    assert!(effects.iter().any(ended), "{effects:?}");
+    assert_eq!(refusal(&mut plugin, stranger.clone()), "ok");
+    let (reply, effects) = call(&mut plugin, Event::PriorityGet(stranger.clone()));
+    assert_eq!(reply, Reply::PriorityUnavailable);
+    let told = |effect: &Effect| matches!(effect, Effect::Explain(JobNote { text, .. }) if text == "waits until user 7 has a bank");
+    assert!(effects.iter().any(told), "{effects:?}");
+    push(&mut plugin, "rec_update", json!([association(7, "A", "A")]));
+    assert_eq!(call(&mut plugin, Event::PriorityGet(stranger)).0, Reply::Priority(50_000));
 }
 
 #[test]
@@ -184,14 +186,8 @@ fn what_the_association_may_not_do_is_refused_in_the_known_words() {
         Job { request, ..job(1) }
     };
     let cases = [
-        (
-            Job { bank: Some("C".into()), ..job(1) },
-            "cannot find user/bank or user/default bank entry for uid: 1001",
-        ),
-        (
-            Job { queue: Some("x".into()), ..job(1) },
-            "queue \"x\" not valid for user; valid queues for user: batch,debug",
-        ),
+        (Job { bank: Some("C".into()), ..job(1) }, "user does not belong to specified bank"),
+        (Job { queue: Some("x".into()), ..job(1) }, "Queue not valid for user: x"),
         (
             Job { project: Some("p2".into()), ..job(1) },
             "project \"p2\" not valid for user; valid projects for user: p1,*",
@@ -200,14 +196,17 @@ fn what_the_association_may_not_do_is_refused_in_the_known_words() {
             wide(5),
             "job size (5 node(s), 10 core(s)) is greater than max resources limits configured for association (4 node(s), 16 core(s))",
         ),
-        (Job { queue: Some("unknown".into()), ..job(1) }, "ok"),
+        (Job { queue: Some("unknown".into()), ..job(1) }, "Queue does not exist: unknown"),
     ];
     for (job, expected) in cases {
         assert_eq!(refusal(&mut plugin, job), expected);
     }
+    // Where no queue has an entry, all are open, unless that is not wanted.
+    push(&mut plugin, "rec_q_update", json!([]));
+    let unknown = Job { queue: Some("unknown".into()), ..job(1) };
+    assert_eq!(refusal(&mut plugin, unknown.clone()), "ok");
     push(&mut plugin, "rec_config_update", json!({"deny_unknown_queues": true}));
-    let text = "queue \"unknown\" is unknown to flux-accounting and deny-unknown-queues is enabled";
-    assert_eq!(refusal(&mut plugin, Job { queue: Some("unknown".into()), ..job(1) }), text);
+    assert_eq!(refusal(&mut plugin, unknown), "Queue does not exist: unknown");
     let mut disabled = association(BOB, "A", "A");
     disabled["active"] = json!(0);
     push(&mut plugin, "rec_update", json!([disabled]));
@@ -316,7 +315,7 @@ fn a_job_that_changes_its_bank_counts_for_the_new_one() {
         }
     };
     assert_eq!(ask(&mut plugin, "queue", "debug"), "allowed");
-    assert_eq!(ask(&mut plugin, "queue", "x"), "mf_priority: queue not valid for user: x");
+    assert_eq!(ask(&mut plugin, "queue", "x"), "Queue not valid for user: x");
     let text = "update_bank: cannot find flux-accounting entry for uid/bank: 1001/C";
     assert_eq!(ask(&mut plugin, "bank", "C"), text);
     assert_eq!(ask(&mut plugin, "bank", "B"), "allowed");

@@ -13,7 +13,7 @@ impl MfPriority {
         let value: Value = serde_json::from_str(&request.value).unwrap_or_default();
         let Some(value) = value.as_str() else { return refusal("unable to unpack plugin args") };
         let outcome = match request.key.as_str() {
-            QUEUE => self.check_queue(&request.job, value),
+            QUEUE => self.check_new_queue(&request.job, value),
             BANK => self.check_bank(&request.job, value),
             _ => return Reply::Pass,
         };
@@ -25,13 +25,10 @@ impl MfPriority {
         }
     }
 
-    fn check_queue(&self, job: &Job, queue: &str) -> Result<(), String> {
+    fn check_new_queue(&self, job: &Job, queue: &str) -> Result<(), String> {
         let association = self.data.association(job.userid, job.bank.as_deref());
         let (_, association) = association.ok_or_else(|| unknown(job))?;
-        match self.data.queue_priority(association, Some(queue)) {
-            Some(_) => Ok(()),
-            None => Err(format!("mf_priority: queue not valid for user: {queue}")),
-        }
+        self.check_queue(association, queue)
     }
 
     fn check_bank(&self, job: &Job, bank: &str) -> Result<(), String> {
