@@ -222,7 +222,7 @@ impl Session<'_> {
             }
             Heard::Events(Err(error)) => return Err(self.no_job(&error)),
             Heard::Output(Err(error)) if error.errno() == Errno::ENOENT => {
-                eprintln!("flux-job: No job output found");
+                crate::errln!("flux-job: No job output found");
                 self.open -= 1;
             }
             // The job ended without a start.
@@ -306,7 +306,7 @@ impl Session<'_> {
         self.status.clear();
         let since = self.since(event.timestamp);
         let id = self.shown;
-        eprintln!("{since:.3}s: job.exception {id} type={kind} severity={severity} {note}");
+        crate::errln!("{since:.3}s: job.exception {id} type={kind} severity={severity} {note}");
         self.fatal = severity == 0;
         if self.fatal {
             // Nobody is left to take any.
@@ -324,15 +324,19 @@ impl Session<'_> {
         match ended {
             Ended::Exited(0) => {}
             Ended::Killed(signal) => {
-                eprintln!("flux-job: job shell {}", describe(signal));
+                crate::errln!("flux-job: job shell {}", describe(signal));
             }
             Ended::Exited(code @ 129..) => {
                 let signal = i32::from(code) - 128;
-                eprintln!("flux-job: task(s) {}", describe(signal));
+                crate::errln!("flux-job: task(s) {}", describe(signal));
             }
             Ended::Exited(code) => {
-                eprintln!("flux-job: task(s) exited with exit code {code}");
+                crate::errln!("flux-job: task(s) exited with exit code {code}");
             }
+        }
+        if let Some(terminal) = self.terminal.take_if(|terminal| terminal.is_attached()) {
+            // The shell has ended without closing it.
+            terminal.disappeared();
         }
         self.leave_terminal();
     }

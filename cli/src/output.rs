@@ -19,6 +19,24 @@ macro_rules! outln {
     ($($arg:tt)*) => { $crate::output::emit(format_args!("{}\n", format_args!($($arg)*))) };
 }
 
+/// Print to standard error in one piece, so that what others write does not get in between.
+#[macro_export]
+macro_rules! err {
+    ($($arg:tt)*) => { $crate::output::complain(&format!($($arg)*)) };
+}
+
+/// [`err!`] and a newline.
+#[macro_export]
+macro_rules! errln {
+    () => { $crate::output::complain("\n") };
+    ($($arg:tt)*) => { $crate::output::complain(&format!("{}\n", format_args!($($arg)*))) };
+}
+
+pub(crate) fn complain(text: &str) {
+    // There is nowhere left to say that it could not be said.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
 pub(crate) fn emit(text: Arguments<'_>) {
     settle(std::io::stdout().lock().write_fmt(text));
 }

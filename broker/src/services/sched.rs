@@ -419,7 +419,8 @@ impl Sched {
         _: &Sender,
     ) -> Result<Empty, Failure> {
         let r = decode_r(request.r.get())?;
-        context.log(Severity::Debug, format!("free: {}", r.dumps()));
+        let last = if request.is_final { " (final)" } else { "" };
+        context.log(Severity::Debug, format!("free: {}{last}", r.dumps()));
         self.allocated = self.allocated.saturating_sub(u64::from(request.is_final));
         let freed = Freed { id: request.id.0, resources: targets(&r), final_: request.is_final };
         self.change(Change::Free(vec![freed]));

@@ -44,7 +44,7 @@ pub(super) async fn check(flux: &Client, id: JobId, shown: &str) -> Result<(), F
     if job.get("exception_severity").and_then(Value::as_i64) == Some(0) {
         let text = |key: &str| job.get(key).and_then(Value::as_str).unwrap_or_default();
         let (kind, note) = (text("exception_type"), text("exception_note"));
-        eprintln!("flux-job: job.exception {shown} type={kind} severity=0 {note}");
+        crate::errln!("flux-job: job.exception {shown} type={kind} severity=0 {note}");
     }
     Err(Failure::new("cannot debug job that has finished running"))
 }

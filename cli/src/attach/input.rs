@@ -84,7 +84,7 @@ impl Input {
         let there = all.intersect(only);
         if there != *only {
             let (old, new) = (&self.sender.ranks, &there);
-            eprintln!("flux-job: warning: adjusting --stdin-ranks from {old} to {new}");
+            crate::errln!("flux-job: warning: adjusting --stdin-ranks from {old} to {new}");
             self.sender.ranks = there.to_string();
         }
         let others = all.difference(&there);

@@ -63,15 +63,17 @@ impl Session<'_> {
         if self.terminal.is_some() {
             text.push('\r');
         }
-        eprint!("{text}");
+        crate::err!("{text}");
         Ok(())
     }
 
     pub(super) fn show(&self, event: &Event, prefix: &str) {
         let since = self.since(event.timestamp);
         match &event.context {
-            Some(context) => eprintln!("{since:.3}s: {prefix}.{} {}", event.name, context.get()),
-            None => eprintln!("{since:.3}s: {prefix}.{}", event.name),
+            Some(context) => {
+                crate::errln!("{since:.3}s: {prefix}.{} {}", event.name, context.get())
+            }
+            None => crate::errln!("{since:.3}s: {prefix}.{}", event.name),
         }
     }
 }

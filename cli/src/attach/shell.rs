@@ -55,9 +55,14 @@ impl Session<'_> {
                 if let Ok(log) = event.context_as::<ExecLog>() {
                     let since = self.since(event.timestamp);
                     if !self.how.quiet {
-                        eprint!("{since:.3}s: {}[{}]: {}: ", log.component, log.rank, log.stream);
+                        crate::err!(
+                            "{since:.3}s: {}[{}]: {}: ",
+                            log.component,
+                            log.rank,
+                            log.stream
+                        );
                     }
-                    eprint!("{}", log.data);
+                    crate::err!("{}", log.data);
                 }
             }
             // The shell may not have got as far as that.

@@ -44,7 +44,7 @@ impl Session<'_> {
         match signum {
             nix::libc::SIGINT if !recently => {
                 self.interrupted = Some(Instant::now());
-                eprintln!("flux-job: one more ctrl-C within 2s to cancel or ctrl-Z to detach");
+                crate::errln!("flux-job: one more ctrl-C within 2s to cancel or ctrl-Z to detach");
             }
             nix::libc::SIGINT => {
                 let request = job_manager::RaiseRequest {
@@ -58,7 +58,7 @@ impl Session<'_> {
                 complain("cancel", answer);
             }
             nix::libc::SIGTSTP if recently => {
-                eprintln!("flux-job: detaching...");
+                crate::errln!("flux-job: detaching...");
                 return Ok(Some(self.exit_code));
             }
             nix::libc::SIGTSTP => {
@@ -83,7 +83,7 @@ where
 {
     tokio::spawn(async move {
         if let Err(error) = answer.await {
-            eprintln!("flux-job: {what}: {error}");
+            crate::errln!("flux-job: {what}: {error}");
         }
     });
 }

@@ -134,20 +134,20 @@ impl StatusLine {
             (Some(queue), WAITING) => format!("{WAITING} ({queue} queue stopped)"),
             (_, text) => text.to_owned(),
         };
-        eprint!("\rflux-job: {id} {text:<width$} {hours:02}:{minutes:02}:{seconds:02}\r");
+        crate::err!("\rflux-job: {id} {text:<width$} {hours:02}:{minutes:02}:{seconds:02}\r");
         self.drawn = true;
     }
 
     /// Make room for something else.
     pub(super) fn clear(&self) {
         if self.drawn && self.active {
-            eprint!("\r\x1b[K");
+            crate::err!("\r\x1b[K");
         }
     }
 
     pub(super) fn end(&mut self) {
         if self.drawn && self.active {
-            eprintln!();
+            crate::errln!();
         }
         self.active = false;
     }

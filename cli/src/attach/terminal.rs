@@ -44,6 +44,8 @@ pub(crate) enum Outcome {
     Closed(i32),
 }
 
+const DISAPPEARED: &str = "remote pty disappeared";
+
 type Tell = Arc<dyn Fn(Said) -> bool + Send + Sync>;
 
 pub(crate) struct Terminal {
@@ -123,7 +125,7 @@ impl Terminal {
             Said::Lost(error) => {
                 self.status = 1;
                 self.message = Some(match error.errno() {
-                    Errno::ENOSYS => "remote pty disappeared".to_owned(),
+                    Errno::ENOSYS => DISAPPEARED.to_owned(),
                     _ => format!("error writing to remote pty: {error}"),
                 });
                 Ok(self.closed())
@@ -143,6 +145,12 @@ impl Terminal {
                 Ok(self.closed())
             }
         }
+    }
+
+    /// There is nobody left at the other end.
+    pub(crate) fn disappeared(mut self) {
+        self.message = Some(DISAPPEARED.to_owned());
+        self.closed();
     }
 
     fn closed(&self) -> Outcome {

@@ -44,7 +44,7 @@ struct Ingest {
     /// Plugins to use
     #[arg(long, alias = "plugin", value_name = "LIST")]
     plugins: Vec<String>,
-    /// Options of the plugins, such as --schema=FILE
+    /// Options of the plugins, such as --require-version=VERSION (jobspec) and --schema=FILE
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
     args: Vec<String>,
 }

@@ -39,8 +39,13 @@ impl AllocBypass {
             let text = "Guest user cannot use alloc bypass";
             return Reply::Refuse(refuse_with(errno::EINVAL, text));
         }
-        if let Err(error) = ResourceSet::decode(&r.to_string()) {
-            let text = format!("alloc-bypass: invalid R: {error}");
+        let problem = match ResourceSet::decode(&r.to_string()) {
+            Ok(set) if set.ranks().is_empty() => Some("no resources".to_owned()),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(problem) = problem {
+            let text = format!("alloc-bypass: invalid R: {problem}");
             return Reply::Refuse(refuse_with(errno::EINVAL, text));
         }
         effects.set_flag(job.id, "alloc-bypass");
@@ -97,6 +102,7 @@ mod tests {
         assert_eq!(validate(R, 4, 7), "Reply::Pass");
         assert_eq!(validate(R, 3, 7), "Guest user cannot use alloc bypass");
         assert!(validate("{}", 3, 0).starts_with("alloc-bypass: invalid R"));
+        assert_eq!(validate(r#"{"version":1}"#, 3, 0), "alloc-bypass: invalid R: no resources");
     }
 
     #[test]
