@@ -134,3 +134,17 @@ fn resources_are_known_to_the_first_who_asks() {
         assert!(said.starts_with("3 Nodes, "), "{said}");
     }
 }
+
+#[test]
+fn a_dump_without_a_backing_store_is_told_that_there_is_none() {
+    let tmp = tempfile::tempdir().unwrap();
+    let file = tmp.path().join("x.tar");
+    let program = format!("flux dump --checkpoint {}", file.display());
+    let rc1 = "-Sbroker.rc1_path=flux module load content";
+    let output = start(&[rc1, &program], tmp.path());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let line =
+        "flux-dump: error fetching checkpoints: checkpoint get unavailable, no backing store";
+    assert!(said.contains(line), "{said}");
+}

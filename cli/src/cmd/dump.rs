@@ -121,7 +121,7 @@ async fn current_root(flux: &Client) -> Result<Blobref, Failure> {
         |reason: &dyn std::fmt::Display| Failure::of("error fetching current KVS root", reason);
     let request = kvs::GetrootRequest { namespace: kvs::PRIMARY.to_owned(), flags: Some(0) };
     let root = flux.rpc::<kvs::Getroot>(Nodeid::ANY, &request).await;
-    root.map_err(|e| failed(&e.errno()))?.rootref.parse().map_err(|e| failed(&e))
+    root.map_err(|e| failed(&e))?.rootref.parse().map_err(|e| failed(&e))
 }
 
 async fn newest_checkpoint(flux: &Client, bypass: bool) -> Result<(Blobref, u64), Failure> {
@@ -130,7 +130,7 @@ async fn newest_checkpoint(flux: &Client, bypass: bool) -> Result<(Blobref, u64)
         true => flux.rpc::<content_backing::CheckpointGet>(Nodeid(0), &Empty).await,
         false => flux.rpc::<content::CheckpointGet>(Nodeid::ANY, &Empty).await,
     };
-    let list = list.map_err(|e| failed(&e.errno()))?.value;
+    let list = list.map_err(|e| failed(&e))?.value;
     let newest = list.first().ok_or_else(|| failed(&"there is none"))?;
     let root = newest.rootref.parse().map_err(|e| failed(&e))?;
     Ok((root, newest.timestamp as u64))

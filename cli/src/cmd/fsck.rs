@@ -125,7 +125,7 @@ impl Fsck {
 /// Newest first.
 async fn checkpoints(flux: &Client) -> Result<Vec<Checkpoint>, Failure> {
     let list = flux.rpc::<content_backing::CheckpointGet>(Nodeid(0), &Empty).await;
-    Ok(list.map_err(|e| Failure::of("error fetching checkpoints", e.errno()))?.value)
+    Ok(list.map_err(|e| Failure::of("error fetching checkpoints", e))?.value)
 }
 
 impl Tell {

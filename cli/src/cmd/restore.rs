@@ -83,7 +83,7 @@ impl Restore {
         if !self.no_cache
             && let Err(error) = flux.rpc::<content::Flush>(Nodeid(0), &Empty).await
         {
-            eprintln!("flux-restore: error flushing content cache: {}", error.errno());
+            eprintln!("flux-restore: error flushing content cache: {}", error);
         }
         flux.flush().await?;
         Ok(0)
@@ -155,7 +155,7 @@ impl Restore {
             true => flux.rpc::<content_backing::CheckpointPut>(Nodeid(0), &request).await,
             false => flux.rpc::<content::CheckpointPut>(Nodeid::ANY, &request).await,
         };
-        put.map_err(|e| Failure::of("error updating checkpoint", e.errno()))?;
+        put.map_err(|e| Failure::of("error updating checkpoint", e))?;
         Ok(())
     }
 

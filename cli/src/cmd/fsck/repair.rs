@@ -105,7 +105,7 @@ impl Repair<'_> {
         };
         let request = CheckpointPutRequest { value };
         let put = self.flux.rpc::<content_backing::CheckpointPut>(Nodeid(0), &request).await;
-        put.map_err(|e| Failure::of("error updating checkpoint", e.errno()))?;
+        put.map_err(|e| Failure::of("error updating checkpoint", e))?;
         Ok(root)
     }
 
