@@ -228,6 +228,17 @@ pub fn shell_exit_code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
+/// A step that the broker does by itself, by the name of the command that does it in flux-core, which
+/// is what scripts that read logs look for.
+pub fn log_step(broker: &Broker, step: &str, started: Instant, result: &Result<(), Failure>) {
+    let took = started.elapsed().as_secs_f64();
+    let (severity, how) = match result {
+        Ok(()) => (Severity::Info, "Exited (rc=0)".to_owned()),
+        Err(failure) => (Severity::Err, format!("failed: {failure}")),
+    };
+    broker.log().append(severity, "broker", &format!("{step} {how} {took:.1}s"));
+}
+
 /// What rank 0 does before the services go: what was pushed with `flux admin cleanup-push`, the last
 /// first; then, where there are jobs, stop the queues, keep the scheduler from hearing of nodes that
 /// leave, cancel what runs, wait until it has ended. False when there was nothing to do.
@@ -266,14 +277,8 @@ pub async fn cleanup(broker: &Rc<Broker>, handle: &Handle) -> Result<bool, Failu
         let payload = flux_protocol::payload::encode_json(&request)?;
         let mut responses =
             handle.send_raw::<()>(topic.to_owned(), Nodeid(0), Flags::default(), payload);
-        let result = responses.next_raw().await;
-        let took = started.elapsed().as_secs_f64();
-        let (severity, how) = match &result {
-            Ok(_) => (Severity::Info, "Exited (rc=0)".to_owned()),
-            Err(failure) => (Severity::Err, format!("failed: {failure}")),
-        };
-        let text = format!("cleanup.{}: {line} {how} {took:.1}s", first + index);
-        broker.log().append(severity, "broker", &text);
+        let result = responses.next_raw().await.map(drop);
+        log_step(broker, &format!("cleanup.{}: {line}", first + index), started, &result);
         failed = failed.or(result.err());
     }
     failed.map_or(Ok(true), Err)

@@ -420,6 +420,7 @@ fn shutdown(system: &mut System, systemd: &mpsc::Receiver<String>) {
     let refused = system.flux_at(1, &["shutdown"]);
     assert!(!refused.status.success(), "{refused:?}");
     let shutdown = system.says("shutdown");
+    assert!(shutdown.contains("rc3.0: flux modprobe rc3 Exited (rc=0) "), "{shutdown}");
     assert!(shutdown.contains("rc3-success: finalize->goodbye"), "{shutdown}");
     assert!(!shutdown.contains("No route to host"), "{shutdown}");
     tells(systemd, "STOPPING=1");

@@ -103,6 +103,10 @@ fn mistakes_stop_the_broker_with_file_line_and_key() {
             "[access]\nallow-guest-user = \"zz\"\n",
             vec!["x.toml:2:", "expected boolean, got string"],
         ),
+        (
+            "[job-manager.prolog]\ncommand = \"x\"\n",
+            vec!["x.toml:2:", "[job-manager.prolog]: command must be an array"],
+        ),
     ] {
         cases.push((text.to_owned(), wanted));
     }
@@ -160,6 +164,7 @@ fn jobs_meet_the_validators_and_policies_of_the_configuration_alone() {
     )]);
     let line = "
         flux submit -N11 flux start true; flux submit -n1 true; flux submit -N9 flux start true
+        flux mini run -n 1000 myapp
         id=$(flux submit -N8 flux start true); flux job wait-event $id priority | grep -c priority=16
         id=$(flux batch -n1 --wrap sleep 1000)
         flux job info $id jobspec | grep -o '\"duration\": *[0-9.]*'
@@ -170,10 +175,14 @@ fn jobs_meet_the_validators_and_policies_of_the_configuration_alone() {
         flux job info $id jobspec | grep -o '\"duration\": *[0-9.]*'";
     let (_, out, err) = flux(all.path(), None, &["start", "-o,-cc", line]);
     let lines: Vec<&str> = err.lines().collect();
-    assert_eq!(lines.len(), 3, "{err}");
+    assert_eq!(lines.len(), 4, "{err}");
     assert!(lines[0].contains("unsatisfiable request"), "{err}");
     assert!(lines[1].contains("Direct job submission is disabled"), "{err}");
     assert!(lines[2].contains("requested nnodes (9) exceeds policy limit of 8"), "{err}");
+    // The scheduler is not asked about it.
+    let guide = "flux-mini: ERROR: [Errno 22] Direct job submission is disabled for this instance. \
+                 Please use the batch or alloc subcommands of flux-mini(1)";
+    assert_eq!(lines[3], guide);
     let lines: Vec<String> = out.lines().map(|line| line.replace(' ', "")).collect();
     assert_eq!(
         lines,

@@ -37,7 +37,7 @@ fn source(path: &str) -> PathBuf {
 #[test]
 fn validators_are_listed_as_the_real_ones() {
     let expected = "Available plugins:\n\
-        feasibility           Use feasibility service to validate job\n\
+        feasibility           Use sched.feasibility RPC to validate job\n\
         jobspec               Python bindings based jobspec validator\n\
         require-instance      Require that all jobs are new instances of Flux\n\
         schema                Validate jobspec using jsonschema\n";

@@ -103,6 +103,10 @@ fn plugins(table: &mut Table<'_>) -> Result<Vec<Plugin>, TableError> {
 
 fn perilog_table(parent: &mut Table<'_>, key: &'static str) -> Result<Option<Perilog>, TableError> {
     let mut table = parent.table(key)?;
+    if table.any("command").is_some_and(|command| !command.is_array()) {
+        let text = format!("[job-manager.{key}]: command must be an array");
+        return Err(table.bad("command", text));
+    }
     let perilog = Perilog {
         command: owned(table.strings("command")?),
         per_rank: table.bool("per-rank")?.unwrap_or(false),

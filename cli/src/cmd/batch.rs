@@ -86,7 +86,7 @@ impl Batch {
         }
         args.extend(context.args.iter().cloned());
         let mut options = parse(&args)?;
-        options.common.bare_seconds = self.common.bare_seconds;
+        options.common.as_mini = self.common.as_mini;
         Ok((text, options))
     }
 

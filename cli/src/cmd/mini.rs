@@ -33,30 +33,30 @@ enum Verb {
 }
 
 impl Mini {
-    /// A time limit without a unit is in seconds here.
+    /// As it was: a time limit without a unit is in seconds, refusals have their number.
     pub(crate) async fn run(self, mut context: Context) -> Outcome {
         if !context.args.is_empty() {
             context.args.remove(0);
         }
         match self.command {
             Verb::Submit(mut command) => {
-                command.common.bare_seconds = true;
+                command.common.as_mini = true;
                 command.run(context).await
             }
             Verb::Run(mut command) => {
-                command.common.bare_seconds = true;
+                command.common.as_mini = true;
                 command.run(context).await
             }
             Verb::BulkSubmit(mut command) => {
-                command.common.bare_seconds = true;
+                command.common.as_mini = true;
                 command.run(context).await
             }
             Verb::Batch(mut command) => {
-                command.common.bare_seconds = true;
+                command.common.as_mini = true;
                 command.run(context).await
             }
             Verb::Alloc(mut command) => {
-                command.common.bare_seconds = true;
+                command.common.as_mini = true;
                 command.run(context).await
             }
         }

@@ -69,7 +69,7 @@ impl Common {
     pub(crate) fn duration(&self) -> Result<Option<f64>, Failure> {
         let Some(text) = &self.time_limit else { return Ok(None) };
         if let Ok(number) = text.trim().parse::<f64>() {
-            let unit = if self.bare_seconds { 1.0 } else { 60.0 };
+            let unit = if self.as_mini { 1.0 } else { 60.0 };
             return Ok(Some(number * unit));
         }
         let seconds = flux_protocol::fsd::parse(text)

@@ -84,9 +84,9 @@ pub(crate) struct Common {
     /// As if a debugger ran this command, for tests
     #[arg(long, hide = true)]
     pub debug_emulate: bool,
-    /// A time limit without unit is in seconds, as it was for `flux mini`.
+    /// `flux mini`: a time limit without unit is in seconds, and refusals have their number.
     #[arg(skip)]
-    pub bare_seconds: bool,
+    pub as_mini: bool,
 }
 
 /// Options of the commands that run tasks.

@@ -22,6 +22,8 @@ pub(crate) struct Unsigned {
     jobspec: String,
     urgency: i64,
     flags: i64,
+    /// Refusals are told as `flux mini` told them, with their number.
+    numbers_errors: bool,
 }
 
 pub(crate) fn request(common: &Common, jobspec: &Jobspec) -> Result<Unsigned, Failure> {
@@ -29,6 +31,7 @@ pub(crate) fn request(common: &Common, jobspec: &Jobspec) -> Result<Unsigned, Fa
         jobspec: jobspec.encode().map_err(refuse)?,
         urgency: urgency(common.urgency.as_deref().unwrap_or("default"))?,
         flags: i64::from(submit_flags(&common.flags)?),
+        numbers_errors: common.as_mini,
     })
 }
 
@@ -41,9 +44,10 @@ impl Unsigned {
 
 /// Sign and submit one job, and wait for its id.
 pub(crate) async fn send(flux: &Client, request: &Unsigned) -> Result<JobId, Failure> {
-    let request = request.sign(flux).await?;
-    match flux.rpc::<job_ingest::Submit>(Nodeid::ANY, &request).await {
+    let signed = request.sign(flux).await?;
+    match flux.rpc::<job_ingest::Submit>(Nodeid::ANY, &signed).await {
         Ok(response) => Ok(response.id),
+        Err(error) if request.numbers_errors => Err(refuse(with_errno(&error))),
         Err(error) => Err(refuse(error)),
     }
 }

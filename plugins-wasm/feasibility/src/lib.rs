@@ -19,5 +19,5 @@ impl Validator for Feasibility {
 flux_plugin::validator! {
     Feasibility,
     name: "feasibility",
-    description: "Use feasibility service to validate job",
+    description: "Use sched.feasibility RPC to validate job",
 }

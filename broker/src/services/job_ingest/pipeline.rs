@@ -148,13 +148,15 @@ impl Pipeline {
         Ok(request)
     }
 
-    /// All validators see the job; all that refuse it are named.
+    /// All validators see the job; all that refuse it are named. The scheduler is asked last, and
+    /// not about a job that is refused anyhow.
     async fn validate(
         &self,
         handle: &Handle,
         request: &mut Request,
     ) -> Result<(), (Errno, String)> {
         let mut refusals: Vec<(Errno, String)> = Vec::new();
+        let mut is_scheduler_to_judge = false;
         for plugin in &self.validators {
             let began = Began::now();
             let answers = plugin.validate(vec![submission(request)]).await;
@@ -165,16 +167,18 @@ impl Pipeline {
                     let errno = Errno(as_known(plugin, refusal.errnum));
                     refusals.push((errno, refusal.text));
                 }
-                Some(Ok(Verdict::AskFeasibility)) => {
-                    if let Err(failure) = ask_feasibility(handle, request).await {
-                        refusals.push((failure.errno, failure.to_string()));
-                    }
-                }
+                Some(Ok(Verdict::AskFeasibility)) => is_scheduler_to_judge = true,
                 // A job that could not be judged is not let in, unless that is wanted.
                 Some(Err(error)) if plugin.lets_in_unjudged() => drop(error),
                 Some(Err(error)) => refusals.push((Errno::EINVAL, error.to_string())),
                 None => refusals.push((Errno::EIO, format!("{}: no answer", plugin.name()))),
             }
+        }
+        if is_scheduler_to_judge
+            && refusals.is_empty()
+            && let Err(failure) = ask_feasibility(handle, request).await
+        {
+            refusals.push((failure.errno, failure.to_string()));
         }
         let Some(errno) = refusals.iter().map(|(errno, _)| errno.0).max() else { return Ok(()) };
         let mut texts: Vec<String> = Vec::new();

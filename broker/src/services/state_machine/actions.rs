@@ -2,7 +2,7 @@
 
 use std::process::ExitStatus;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
@@ -82,7 +82,9 @@ impl Life {
         let broker = context.broker();
         // An rc1 of one's own loads what it wants; an empty one is an instance without modules.
         if rc::is_builtin(broker, rc::RC1) {
+            let started = Instant::now();
             modules::load_all(broker).await?;
+            rc::log_step(broker, "rc1.0: flux modprobe rc1", started, &Ok(()));
             if broker.rank() == 0 {
                 startlog::append(context.handle(), startlog::Entry::Start).await?;
             }
@@ -99,7 +101,7 @@ impl Life {
         if program == Script::Shell && context.broker().attrs().get(RECOVERY_MODE).is_some() {
             recovery::tell(context.broker().attrs());
         }
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let status = match self.spawn_initial_program(context, &program) {
             Ok(mut child) => child.wait().await,
             Err(error) => Err(error),
@@ -253,7 +255,11 @@ async fn finalize(context: &Ctx) -> Event {
         _ => Ok(()),
     };
     broker.router().set_ending();
+    let started = Instant::now();
     let removed = modules::remove_all(broker).await;
+    if removed.is_ok() && rc::is_builtin(broker, rc::RC3) {
+        rc::log_step(broker, "rc3.0: flux modprobe rc3", started, &removed);
+    }
     match scripts.and(finished).and(removed) {
         Ok(()) if rc::is_none(broker, rc::RC3) => Event::Rc3None,
         Ok(()) => Event::Rc3Success,
