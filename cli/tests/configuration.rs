@@ -149,7 +149,7 @@ fn jobs_meet_the_validators_and_policies_of_the_configuration_alone() {
     for wanted in [
         format!("req: {id}: spec={{0,1,1}} duration=0.0"),
         format!("alloc: {id}: rank0/core0"),
-        "free: rank0/core0".to_owned(),
+        "free: rank0/core0 (final)".to_owned(),
     ] {
         let wanted = format!("sched-simple.debug[0]: {wanted}");
         assert!(lines[7..].contains(&&*wanted), "{wanted}: {out}");

@@ -99,6 +99,7 @@ fn prolog_and_epilog_run_as_root_on_every_node_of_the_job() {
     a_job_whose_prolog_fails_never_starts(&instance, &folder);
     who_cancels_a_job_in_its_prolog_drains_nothing(&instance, &folder);
     what_ignores_its_end_is_killed_on_every_node(&instance, &folder);
+    assert_eq!(drained(&instance), "", "{}", instance.flux(FLUX, &["dmesg"]).stdout);
     an_epilog_that_fails_drains_too(&instance, &folder);
     what_it_is_for_has_to_be_said(&instance);
 }
@@ -183,7 +184,7 @@ fn who_cancels_a_job_in_its_prolog_drains_nothing(instance: &Instance, folder: &
 }
 
 /// What a prolog runs as root on any node is gone when the job is told that the prolog is.
-fn what_ignores_its_end_is_killed_on_every_node(instance: &Instance, folder: &Path) {
+fn what_ignores_its_end_is_killed_on_every_node(instance: &Instance, folder: &Path) -> JobId {
     std::fs::write(folder.join("prolog.stays"), "").unwrap();
     let id = instance.submit(ALICE, &["-N2", "true"]);
     wait_until("both run, with a process of theirs", || {
@@ -198,9 +199,9 @@ fn what_ignores_its_end_is_killed_on_every_node(instance: &Instance, folder: &Pa
     wait_until("roots processes end", || {
         pids.iter().all(|pid| !Path::new("/proc").join(pid).exists())
     });
-    assert_eq!(drained(instance), "", "{}", instance.flux(FLUX, &["dmesg"]).stdout);
     noted(folder, "prolog");
     noted(folder, "epilog");
+    id
 }
 
 #[test]
@@ -223,7 +224,10 @@ fn the_broker_itself_runs_a_prolog_as_root_on_every_node_and_ends_it_there() {
     assert!(rest.ends_with(&format!(" (rank {rank}): stderr: broken disk")), "{said}");
     assert!(!said.contains("not worth a line"), "{said}");
     who_cancels_a_job_in_its_prolog_drains_nothing(&instance, &folder);
-    what_ignores_its_end_is_killed_on_every_node(&instance, &folder);
+    // Nodes where it had to be killed are not used before somebody has looked at them.
+    let id = what_ignores_its_end_is_killed_on_every_node(&instance, &folder);
+    let reason = format!(" prolog canceled then timed out for job {}\n", id.f58());
+    assert_eq!(the_one_drained(&instance, &reason), "0-1");
 }
 
 fn an_epilog_that_fails_drains_too(instance: &Instance, folder: &Path) {
