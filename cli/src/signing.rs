@@ -4,6 +4,12 @@ use std::sync::OnceLock;
 
 use flux_client::Client;
 
+/// Sign with a mechanism that the user names, configured as the site has it.
+pub(crate) fn sign_with(mechanism: &str, jobspec: &[u8]) -> Result<String, String> {
+    let userid = nix::unistd::getuid().as_raw();
+    flux_sign::sign_with(mechanism, userid, jobspec).map_err(|error| error.to_string())
+}
+
 /// The owner of the instance needs no proof; anybody else signs as the site has configured it.
 pub(crate) async fn sign(flux: &Client, jobspec: &[u8]) -> Result<String, String> {
     let userid = nix::unistd::getuid().as_raw();

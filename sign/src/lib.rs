@@ -26,4 +26,4 @@ mod verify;
 pub use config::{CONF_DIR, Config, Mechanism};
 pub use envelope::{Envelope, Header, MAX_LEN, decode};
 pub use error::SignError;
-pub use verify::{Request, sign_as_submitter, unwrap, unwrap_none, wrap, wrap_none};
+pub use verify::{Request, sign_as_submitter, sign_with, unwrap, unwrap_none, wrap, wrap_none};

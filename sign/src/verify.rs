@@ -48,6 +48,14 @@ pub fn sign_as_submitter(owner: u32, userid: u32, payload: &[u8]) -> Result<Stri
     wrap(&config, config.default, userid, payload)
 }
 
+/// Sign with the mechanism of this name, which the site need not allow: whoever verifies decides.
+pub fn sign_with(mechanism: &str, userid: u32, payload: &[u8]) -> Result<String, SignError> {
+    let config = Config::load(0)?;
+    let mechanism = Mechanism::from_name(mechanism)
+        .ok_or_else(|| SignError::Table(format!("unknown mechanism={mechanism}")))?;
+    wrap(&config, mechanism, userid, payload)
+}
+
 /// Sign with mechanism `none`, which needs no configuration.
 pub fn wrap_none(userid: u32, payload: &[u8]) -> String {
     format!("{}.none", encode_unsigned("none", userid, payload))

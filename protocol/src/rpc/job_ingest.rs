@@ -7,17 +7,16 @@ use crate::fluid::JobId;
 use crate::payload::Empty;
 use crate::{json_payload, methods};
 
-/// Bits of the flags of a submit request, and of a job.
+/// Bits of the flags of a submit request, and of a job. (Bit 0 is the client library's own, "was
+/// signed before": it is never sent.)
 pub mod flags {
-    /// The owner submits a request that was signed before, by whomever.
-    pub const SIGNED: u32 = 1;
     /// Keep debugging events in the eventlog.
     pub const DEBUG: u32 = 2;
     /// The owner may wait for the job with `job-manager.wait`.
     pub const WAITABLE: u32 = 4;
     /// The owner's job is not validated.
     pub const NOVALIDATE: u32 = 8;
-    pub const ALL: u32 = 15;
+    pub const ALL: u32 = DEBUG | WAITABLE | NOVALIDATE;
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

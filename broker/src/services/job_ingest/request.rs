@@ -50,18 +50,13 @@ pub(super) fn check(request: &SubmitRequest, cred: Credential) -> Result<Checked
 }
 
 impl Checked {
-    /// May this request have been signed by somebody else than its sender?
-    pub(super) fn is_presigned(&self) -> bool {
-        self.flags & flags::SIGNED != 0
-    }
-
     pub(super) fn cred(&self) -> Credential {
         self.cred
     }
 
-    /// A request must be its sender's own, unless it came signed.
+    /// A request must be its sender's own.
     pub(super) fn check_signer(&self, signer: i64) -> Result<(), Failure> {
-        if signer != i64::from(self.cred.userid.0) && !self.is_presigned() {
+        if signer != i64::from(self.cred.userid.0) {
             let text = format!("signer={signer} != requestor={}", self.cred.userid);
             return Err(Failure::new(Errno::EPERM, text));
         }
@@ -73,8 +68,7 @@ impl Checked {
         self.check_signer(i64::from(signed.userid))?;
         let jobspec = serde_json::from_slice(&signed.payload)
             .map_err(|error| invalid(not_json(&signed.payload, &error)))?;
-        let flags = self.flags & !flags::SIGNED;
-        let (userid, urgency) = (signed.userid, self.urgency);
+        let (userid, urgency, flags) = (signed.userid, self.urgency, self.flags);
         let (began, judged) = (self.began, Vec::new());
         Ok(Request { j, userid, urgency, flags, jobspec, changed: false, began, judged })
     }
@@ -101,7 +95,6 @@ fn check_flags(requested: i64, cred: Credential) -> Result<u32, Failure> {
         return Err(bad());
     }
     let for_owner = [
-        (flags::SIGNED, "only the instance owner can submit pre-signed jobs"),
         (flags::WAITABLE, "only the instance owner can submit with FLUX_JOB_WAITABLE"),
         (flags::NOVALIDATE, "only the instance owner can submit with FLUX_JOB_NOVALIDATE"),
     ];

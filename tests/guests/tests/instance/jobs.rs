@@ -179,6 +179,19 @@ fn forged_requests_are_not_taken(instance: &Instance) {
     let none = flux_sign::wrap_none(ALICE.uid, b"{}");
     refused(ALICE, &none, "sign-unwrap: header mechanism=none not allowed");
     refused(ALICE, "bogus", "sign-unwrap: header decode error");
+    // The same by the command: signed by another mechanism than the site's, or by somebody before.
+    let refused_command = |user, args: &[&str], stdin: &str, text: &str| {
+        let outcome = instance.flux_with(user, args, stdin);
+        outcome.assert_failure();
+        assert!(outcome.stderr.contains(text), "{args:?}: {}", outcome.stderr);
+    };
+    let not_allowed = "header mechanism=none not allowed";
+    refused_command(ALICE, &["job", "submit", "--flags=signed"], &none, not_allowed);
+    refused_command(ALICE, &["job", "submit", "--sign-type=none"], "{}", not_allowed);
+    for user in [BOB, FLUX] {
+        let text = format!("signer={} != requestor={}", ALICE.uid, user.uid);
+        refused_command(user, &["job", "submit", "--flags=signed"], &alices, &text);
+    }
     let (unsigned, _) = alices.rsplit_once('.').unwrap();
     refused(ALICE, &format!("{unsigned}.MUNGE:AAAA:"), "sign-munge-verify: munge_decode");
     let other = flux_sign::wrap_none(0, b"[]");
