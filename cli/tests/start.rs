@@ -280,6 +280,20 @@ fn the_others_are_killed_when_the_leader_has_ended_and_the_time_is_over() {
     assert_eq!(output.status.code(), Some(137), "{said}");
 }
 
+#[test]
+fn followers_that_the_failed_leader_never_heard_of_do_not_wait_for_it() {
+    let tmp = tempfile::tempdir().unwrap();
+    let conf = tmp.path().join("r.toml");
+    std::fs::write(&conf, "[resource]\npath = \"/no/R\"\n").unwrap();
+    let option = format!("--config-path={}", conf.display());
+    // Some of the brokers have got to their parent before it ended, and some have not.
+    let output = start(&["-s", "8", "-o", &option, "true"], tmp.path());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("/no/R: No such file"), "{said}");
+    assert!(!said.contains("timeout: killing"), "{said}");
+}
+
 /// As small as a launcher of that protocol can be.
 #[test]
 fn any_launcher_that_speaks_pmi_1_can_start_an_instance() {

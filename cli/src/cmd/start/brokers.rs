@@ -36,8 +36,13 @@ enum Event {
     Control(Request, Reply),
     /// A signal to this process that is meant for the instance.
     Signal(Signal),
+    /// Who is left has had time to notice that the leader has failed.
+    LeaderGone,
     ExitTimeout,
 }
+
+/// What followers that were connected need, to see that the leader is gone and to end themselves.
+const LEADER_GONE_GRACE: Duration = Duration::from_secs(1);
 
 /// One broker; it may be started again after it has exited.
 #[derive(Default)]
@@ -200,6 +205,9 @@ impl Instance<'_> {
             Event::Exit { rank, status } => self.exited(rank, status),
             Event::Control(request, reply) => self.control(request, reply)?,
             Event::Signal(signal) => self.signal_all(signal),
+            // A follower that never got as far as its parent would wait for it: for ever, as the
+            // followers of a system instance do, but here it does not come back.
+            Event::LeaderGone => self.signal_all(Signal::SIGTERM),
             Event::ExitTimeout => {
                 let (running, size) = (self.running(), self.test.size);
                 eprintln!("flux-start: timeout: killing {running} of {size} brokers");
@@ -274,6 +282,9 @@ impl Instance<'_> {
             self.exit_code = code;
             self.set_exit_timer();
         }
+        if rank == 0 && code != 0 && self.timer.is_some() {
+            self.later(LEADER_GONE_GRACE, Event::LeaderGone);
+        }
     }
 
     fn set_exit_timer(&mut self) {
@@ -281,11 +292,15 @@ impl Instance<'_> {
         if self.timer.is_some() || self.running() == 0 {
             return;
         }
+        self.timer = Some(self.later(timeout, Event::ExitTimeout));
+    }
+
+    fn later(&self, wait: Duration, event: Event) -> tokio::task::JoinHandle<()> {
         let events = self.events.clone();
-        self.timer = Some(tokio::spawn(async move {
-            tokio::time::sleep(timeout.max(Duration::from_millis(1))).await;
-            let _ = events.send(Event::ExitTimeout);
-        }));
+        tokio::spawn(async move {
+            tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
+            let _ = events.send(event);
+        })
     }
 
     fn signal_all(&self, signal: Signal) {
