@@ -48,7 +48,12 @@ impl Site {
 
     /// An instance that runs a line of shell; all that is printed, words apart by one blank.
     fn run(&self, line: &str) -> String {
-        let output = self.flux(&["start", "-o,--config-path=conf", line]);
+        self.run_on(&[], line)
+    }
+
+    fn run_on(&self, options: &[&str], line: &str) -> String {
+        let start = ["start", "-o,--config-path=conf"];
+        let output = self.flux(&[&start, options, &[line]].concat());
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -87,6 +92,31 @@ fn node_that_lacks_what_it_should_have_is_drained_with_the_reason() {
     site.configure(&resource(Path::new("/nonexistent/R"), ""));
     let said = site.run("echo started");
     assert!(!said.contains("started") && said.contains("/nonexistent/R"), "{said}");
+}
+
+#[test]
+fn a_node_that_is_not_excluded_any_more_runs_the_jobs_that_wait() {
+    let site = Site::new();
+    let r = site.r(&["--hosts=node[7-9]", "--cores=0", "--property=edge:0-1"]);
+    let conf = |rest: &str| resource(&r, &format!("noverify = true\n{rest}"));
+    site.configure(&conf("exclude = \"node[7-8]\""));
+    std::fs::write(site.path("more.toml"), conf("exclude = \"node8\"")).unwrap();
+    let said = site.run_on(
+        &["-s3", "--test-hosts=node[7-9]"],
+        "runs=$(flux submit sleep inf); flux job wait-event $runs start >/dev/null
+         waits=$(flux submit hostname); flux resource drain 2; flux resource undrain 2
+         mv more.toml conf/system.toml; flux config reload
+         flux job wait-event -t 60 $waits clean >/dev/null; flux jobs -no {nodelist} $runs $waits
+         flux resource status -s exclude,avail -no '{state} {nodelist}'
+         flux resource list -s free,allocated -no '{state} {nodelist} {properties}'
+         flux run -N1 --requires=edge flux getattr rank; flux cancel $runs; flux run -N2 true
+         flux queue idle >/dev/null; flux jobs -a -no '{id.dec} {result} {nnodes}' | sort -n | cut -f2- -d' '",
+    );
+    assert_eq!(
+        said,
+        "node9\nnode7\navail node[7,9]\nexclude node8\nfree node7 edge\nallocated node9\n\
+         0\nCANCELED 1\nCOMPLETED 1\nCOMPLETED 1\nCOMPLETED 2"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::fault::CallError;
 use super::ledger::{Ledger, LedgerError};
 use super::recorder::Step;
-use super::v1::types::{Change, Decision, Depth, Effect, Job, JobId, Pass, Refusal};
+use super::v1::types::{Change, Decision, Depth, Effect, Job, JobId, Pass, Refusal, ResourceSet};
 use flux_protocol::r::ResourceSet as R;
 use std::collections::HashMap;
 use tokio::sync::{mpsc, oneshot};
@@ -79,6 +79,8 @@ pub(super) enum DeskRequest {
     Feasibility(Box<Job>, String, oneshot::Sender<Result<(), Refusal>>),
     Expiration(JobId, f64, oneshot::Sender<Result<(), Refusal>>),
     Status(oneshot::Sender<ResourceStatus>),
+    /// For the books alone: all resources, and which of the new ones are up.
+    Grow(ResourceSet, String, oneshot::Sender<Result<(), LedgerError>>),
     /// One call of a recording.
     Step(Box<Step>, oneshot::Sender<Result<Pass, CallError>>),
 }

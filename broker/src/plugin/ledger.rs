@@ -6,7 +6,7 @@
 
 mod contract;
 
-use super::v1::types::{Allocation, Change, Freed, Job, JobId, RunningJob};
+use super::v1::types::{Allocation, Change, Freed, Job, JobId, ResourceSet, RunningJob};
 pub use contract::record;
 use contract::{expand, group, ids, inventory, without_property};
 use flux_protocol::idset::Idset;
@@ -213,6 +213,19 @@ impl Ledger {
     /// Whether a job's request is open.
     pub(super) fn is_pending(&self, id: JobId) -> bool {
         self.pending.contains_key(&id)
+    }
+
+    /// More resources than before, and what of the new ones is up. Who holds what stays.
+    ///
+    /// # Errors
+    ///
+    /// A text that cannot be read; nothing has changed then.
+    pub(super) fn grow(&mut self, set: &ResourceSet, up: &str) -> Result<(), LedgerError> {
+        let (mut more, up) = (inventory(set)?, ids(0, up)?);
+        more.expiration = self.inventory.expiration;
+        self.inventory = more;
+        self.up.union_with(&up);
+        Ok(())
     }
 
     /// Requests that are open.

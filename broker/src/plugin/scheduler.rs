@@ -5,7 +5,9 @@ use super::fault::CallError;
 use super::handle::Plugin;
 use super::recorder::Step;
 use super::request::Request;
-use super::v1::types::{Change, Decision, Depth, Job, JobId, Refusal};
+use super::v1::types::{Change, Decision, Depth, Job, JobId, Refusal, ResourceSet};
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
 
 /// A loaded scheduler. Clones talk to the same one.
 #[derive(Debug, Clone)]
@@ -82,6 +84,18 @@ impl Scheduler {
     pub async fn replay(&self, step: Step) -> Result<Vec<Decision>, CallError> {
         let asked = |reply| Request::Desk(DeskRequest::Step(Box::new(step), reply));
         Ok(self.plugin.ask(asked).await??.decisions)
+    }
+
+    /// Enters resources in the books that were not there before: all there are, and the idset of
+    /// the new ones that are up. A scheduler that runs is not told; one that takes over is.
+    ///
+    /// # Errors
+    ///
+    /// The plugin is gone, or the resources can't be read.
+    pub async fn grow(&self, set: ResourceSet, up: String) -> Result<(), Failure> {
+        let asked = self.plugin.ask(|reply| Request::Desk(DeskRequest::Grow(set, up, reply))).await;
+        let entered = asked.map_err(|error| Failure::new(Errno::EIO, error.to_string()))?;
+        entered.map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))
     }
 
     /// The books. Answered also while the plugin is down.

@@ -159,7 +159,8 @@ fn spec(config: &Config, args: &[String]) -> Result<PluginSpec, Failure> {
 /// Tell the plugin of the resources and of the jobs that hold some, before the first request.
 async fn introduce(context: &Context, scheduler: &Scheduler) -> Result<(), Failure> {
     let handle = context.handle();
-    let mut updates = handle.stream::<resource::Acquire>(Nodeid(0), &Empty)?;
+    let mut updates =
+        handle.stream::<resource::Acquire>(Nodeid(0), &resource::AcquireRequest { grow: true })?;
     let first = updates.next().await?;
     let inventory = first.resources.ok_or(Errno::EPROTO)?;
     let inventory = decode_r(&inventory.to_string())?;
@@ -170,7 +171,8 @@ async fn introduce(context: &Context, scheduler: &Scheduler) -> Result<(), Failu
     let after = context.clone();
     tokio::task::spawn_local(async move {
         while let Ok(update) = updates.next().await {
-            after.later(move |sched: &mut Sched| sched.resources_changed(update));
+            let then = after.clone();
+            after.later(move |sched: &mut Sched| sched.resources_changed(&then, update));
         }
     });
     Ok(())
@@ -372,7 +374,10 @@ impl Sched {
         let _ = self.changes.send(change);
     }
 
-    fn resources_changed(&mut self, update: resource::AcquireResponse) {
+    fn resources_changed(&mut self, context: &Context, update: resource::AcquireResponse) {
+        if let Some(resources) = update.resources {
+            return self.resources_grew(context, &resources, update.up.unwrap_or_default());
+        }
         let changes = [
             update.up.map(Change::Up),
             update.down.map(Change::Down),
@@ -382,6 +387,25 @@ impl Sched {
         for change in changes.into_iter().flatten() {
             self.change(change);
         }
+    }
+
+    /// A plugin hears of its resources once. So it takes over from itself, as another would, and
+    /// no request that waits is lost.
+    fn resources_grew(&mut self, context: &Context, resources: &Value, up: String) {
+        let inventory = match decode_r(&resources.to_string()) {
+            Ok(inventory) => resource_record(&inventory),
+            Err(failure) => {
+                return context.log(Severity::Err, format!("more resources: {failure}"));
+            }
+        };
+        let (scheduler, after) = (self.scheduler.clone(), context.clone());
+        context.spawn(
+            async move { scheduler.grow(inventory, up).await },
+            move |sched: &mut Sched, result| match result {
+                Ok(()) => sched.replace(&after, sched.spec.clone()),
+                Err(failure) => after.log(Severity::Err, format!("more resources: {failure}")),
+            },
+        );
     }
 
     // --- requests ---

@@ -65,7 +65,9 @@ async fn instance() -> Instance {
 /// What happened before the captured commands: the brokers went online and told what they have,
 /// and a scheduler was loaded.
 async fn begin(handle: &Handle) -> Responses<rpc::Acquire> {
-    let mut scheduler = handle.send::<rpc::Acquire>(Nodeid::ANY, Flags::default(), &Empty).unwrap();
+    let mut scheduler = handle
+        .send::<rpc::Acquire>(Nodeid::ANY, Flags::default(), &rpc::AcquireRequest::default())
+        .unwrap();
     let mut journal = handle.stream::<rpc::Journal>(Nodeid::ANY, &Empty).unwrap();
     set_online(handle, "0").await;
     until_event(&mut journal, "online").await;

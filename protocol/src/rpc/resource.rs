@@ -2,12 +2,34 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::eventlog::Event;
-use crate::payload::{Empty, Text};
+use crate::payload::{Empty, Payload, PayloadError, Text, decode_json, encode_json};
 use crate::{json_payload, methods};
+
+/// What a scheduler can do beyond RFC 28; a request without payload can do nothing more.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct AcquireRequest {
+    /// It may be told of more resources later: a response with all `resources` and what of the
+    /// new ones is `up`.
+    #[serde(default)]
+    pub grow: bool,
+}
+
+impl Payload for AcquireRequest {
+    fn decode(payload: Option<&Bytes>) -> Result<AcquireRequest, PayloadError> {
+        match payload {
+            None => Ok(AcquireRequest::default()),
+            Some(_) => decode_json(payload),
+        }
+    }
+    fn encode(&self) -> Result<Option<Bytes>, PayloadError> {
+        encode_json(self)
+    }
+}
 
 /// In the first response `resources` and `up`, then whatever has changed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -153,7 +175,7 @@ json_payload!(
 methods! {
     /// For the scheduler (RFC 27 and 28); several responses even without the streaming flag.
     /// EBUSY: there is another scheduler.
-    Acquire: "resource.acquire", Owner, OneOrStream, Empty => AcquireResponse;
+    Acquire: "resource.acquire", Owner, OneOrStream, AcquireRequest => AcquireResponse;
     /// The acquire request ends with ENODATA.
     AcquireCancel: "resource.acquire-cancel", Owner, Never, CancelRequest => Empty;
     /// No more responses to the acquire request until the next one.

@@ -93,6 +93,10 @@ impl Worker {
                 let (all, allocated, down) = desk.ledger.status();
                 let _ = reply.send(ResourceStatus { all, allocated, down });
             }
+            DeskRequest::Grow(set, up, reply) => {
+                let Some(desk) = self.desk.as_mut() else { return };
+                let _ = reply.send(desk.ledger.grow(&set, &up));
+            }
             DeskRequest::Step(step, reply) => {
                 let _ = reply.send(self.step(*step));
             }

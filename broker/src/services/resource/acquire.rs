@@ -1,7 +1,8 @@
 //! `resource.acquire`: what the scheduler is told (RFC 27 and 28).
 //!
 //! First all resources that it may use and which of them are up; then what changes. Ranks that are
-//! excluded are not in the first response at all.
+//! excluded are not in the first response at all; when they are not excluded any more, our own
+//! scheduler is sent all resources once more, and any other has to be loaded again.
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
@@ -26,6 +27,8 @@ pub struct Acquire {
 #[derive(Debug)]
 struct Request {
     call: Call<rpc::AcquireResponse>,
+    /// The scheduler takes more resources later.
+    grow: bool,
     /// Absent until there is an inventory.
     view: Option<View>,
 }
@@ -96,9 +99,10 @@ impl Acquire {
         self.request.is_some()
     }
 
-    /// Those of `ranks` of which a scheduler has never heard.
+    /// Those of `ranks` that a scheduler will not use, as it has never heard of them.
     pub(super) fn unknown_to_scheduler(&self, ranks: &Idset) -> Idset {
-        let view = self.request.as_ref().and_then(|request| request.view.as_ref());
+        let request = self.request.as_ref().filter(|request| !request.grow);
+        let view = request.and_then(|request| request.view.as_ref());
         view.map_or_else(Idset::new, |view| ranks.difference(&view.valid))
     }
 
@@ -126,14 +130,15 @@ impl Acquire {
 }
 
 impl Request {
-    /// The first response, if there is an inventory.
+    /// All resources, if there is an inventory, and which of those that are new are up.
     fn answer(&mut self, state: &State) -> Result<(), Failure> {
         let Some((view, resources)) = View::new(state) else { return Ok(()) };
         let resources = serde_json::to_value(&resources)
             .map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))?;
+        let known = self.view.take().map(|view| view.valid).unwrap_or_default();
         self.call.send(&rpc::AcquireResponse {
             resources: Some(resources),
-            up: Some(view.up.to_string()),
+            up: Some(view.up.difference(&known).to_string()),
             ..rpc::AcquireResponse::default()
         });
         self.view = Some(view);
@@ -147,7 +152,7 @@ impl Resource {
     pub(super) fn acquire(
         &mut self,
         context: &Context,
-        _: Empty,
+        asked: rpc::AcquireRequest,
         call: Call<rpc::AcquireResponse>,
     ) {
         if let Err(failure) = self.only_on_leader(context, call.request()) {
@@ -156,7 +161,7 @@ impl Resource {
         if self.acquire.has_client() {
             return call.fail(Errno::EBUSY);
         }
-        let mut request = Request { call, view: None };
+        let mut request = Request { call, grow: asked.grow, view: None };
         self.acquire.muted = false;
         match request.answer(&self.state) {
             Ok(()) => self.acquire.request = Some(request),
@@ -165,7 +170,7 @@ impl Resource {
     }
 
     /// A later response, after a change.
-    pub(super) fn tell_scheduler(&mut self, change: &Change) {
+    pub(super) fn tell_scheduler(&mut self, context: &Context, change: &Change) {
         let Some(request) = &mut self.acquire.request else { return };
         if self.acquire.muted {
             return;
@@ -177,9 +182,14 @@ impl Resource {
                     ..rpc::AcquireResponse::default()
                 });
             }
-            (Some(view), _) => {
+            (Some(view), change) => {
+                let more = matches!(change, Change::Unexclude(ranks)
+                    if request.grow && !ranks.difference(&view.valid).is_empty());
                 if let Some(news) = view.update(&self.state) {
                     request.call.send(&news.into());
+                }
+                if more && let Err(failure) = request.answer(&self.state) {
+                    context.log(Severity::Err, format!("resources can't be told: {failure}"));
                 }
             }
             (None, _) => self.answer_first(),

@@ -71,7 +71,7 @@ impl Resource {
         let last_kept = self.posts.queue.iter().rposition(|post| post.change.is_kept());
         let Some(last_kept) = last_kept else {
             let posts = std::mem::take(&mut self.posts.queue);
-            posts.into_iter().for_each(|post| self.become_true(post));
+            posts.into_iter().for_each(|post| self.become_true(context, post));
             return;
         };
         let count = last_kept + 1;
@@ -118,7 +118,7 @@ impl Resource {
                         call.fail(failure.clone());
                     }
                 }
-                _ => self.become_true(post),
+                _ => self.become_true(context, post),
             }
         }
         if result.is_err() {
@@ -131,14 +131,14 @@ impl Resource {
         self.commit_posts(context);
     }
 
-    fn become_true(&mut self, post: Post) {
+    fn become_true(&mut self, context: &Context, post: Post) {
         let Post { change, event, call } = post;
         self.state.apply(&change);
         if let Some(call) = call {
             call.reply(&Empty);
         }
         self.status.forget(&change);
-        self.tell_scheduler(&change);
+        self.tell_scheduler(context, &change);
         let r = matches!(change, Change::Define).then(|| self.inventory_value()).flatten();
         self.journal.push(event, r);
         self.answer_waitup();
