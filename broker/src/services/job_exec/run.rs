@@ -288,6 +288,7 @@ impl Run {
     }
 
     fn release(&self) {
+        self.shells.are_over();
         self.tell(released());
         if let Some(call) = self.call.borrow_mut().take() {
             // The last response was sent; there is no end mark.

@@ -76,6 +76,11 @@ impl Shells {
         shells.iter().filter(|shell| !shell.over).map(|shell| shell.rank).collect()
     }
 
+    /// Nothing of the job is left anywhere, also where no shell was ever started.
+    pub(super) fn are_over(&self) {
+        self.shells.borrow_mut().iter_mut().for_each(|shell| shell.over = true);
+    }
+
     fn all_started(&self) -> bool {
         self.shells.borrow().iter().all(|shell| shell.pid.is_some())
     }

@@ -258,12 +258,17 @@ fn what_was_not_signed_is_not_run(instance: &Instance) {
 }
 
 fn without_an_imp_only_the_owners_jobs_run(instance: &Instance) {
-    let text = "[access]\nallow-guest-user = true\n";
-    instance.host.write("/etc/flux/system/conf.d/system.toml", text);
+    let text = "[access]\nallow-guest-user = true\n[exec]\nmax-kill-count = 1\nkill-timeout = ";
+    let text = format!("{text}\"0.1s\"\n");
+    instance.host.write("/etc/flux/system/conf.d/system.toml", &text);
     instance.flux(FLUX, &["config", "reload"]).assert_success();
     let log = instance.eventlog_of_ended(instance.submit(ALICE, &["true"]));
     assert!(log.contains("\"type\":\"exec\",\"severity\":0"), "{log}");
     assert!(log.contains("no IMP configured: exec.imp is not set"), "{log}");
     assert!(!log.contains("\"name\":\"start\""), "{log}");
     instance.flux(FLUX, &["run", "true"]).assert_success();
+    // What never ran is not waited for, let alone the node drained that it did not run on.
+    std::thread::sleep(Duration::from_secs(1));
+    let drained = instance.flux(FLUX, &["resource", "drain", "-no", "{reason}"]);
+    assert_eq!(drained.stdout, "", "{drained:?}");
 }
