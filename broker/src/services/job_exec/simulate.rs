@@ -119,12 +119,14 @@ pub(super) async fn run(run: &Rc<Run>, context: &Context, test: Result<Test, ser
         return run.finish_simulated(status);
     }
     run.tell(StartEvent::Start {});
-    log(run, context, &["init", "starting"], 0).await;
     if test.mocks("run") {
         run.tell_exception("exec", "mock run exception generated");
     }
     let duration = duration(run, context, &test);
-    last(run, context, &test, duration).await;
+    // The job's time runs while its log is written.
+    let begun = log(run, context, &["init", "starting"], 0);
+    let ((), status) = tokio::join!(begun, last(run, context, &test, duration));
+    end(run, context, status).await;
 }
 
 /// A job that ran before a restart has lost nothing by it, and goes on.
@@ -148,7 +150,8 @@ pub(super) async fn reattach(
         0 => duration(run, context, &test).map(|duration| duration.saturating_sub(so_far)),
         _ => Some(Duration::ZERO),
     };
-    last(run, context, &test, left).await;
+    let status = last(run, context, &test, left).await;
+    end(run, context, status).await;
 }
 
 async fn start_time(run: &Run, context: &Context) -> Result<f64, Failure> {
@@ -170,15 +173,18 @@ async fn start_time(run: &Run, context: &Context) -> Result<f64, Failure> {
     start.map(|event| event.timestamp).ok_or_else(|| invalid("no start event".to_owned()))
 }
 
-/// From the start to the end.
-async fn last(run: &Rc<Run>, context: &Context, test: &Test, duration: Option<Duration>) {
+/// From the start to the end; the status with which it ends.
+async fn last(run: &Rc<Run>, context: &Context, test: &Test, duration: Option<Duration>) -> i32 {
     let timer = run.clone().watch_expiration(context.clone());
-    let status = tokio::select! {
+    tokio::select! {
         () = wait(duration) => test.wait_status,
         status = run.hand.finished() => status,
         () = ended(run) => TERMINATED,
         never = timer => match never {},
-    };
+    }
+}
+
+async fn end(run: &Run, context: &Context, status: i32) {
     let status = run.final_status(status);
     log(run, context, &["complete", "done"], status).await;
     run.finish_simulated(status);

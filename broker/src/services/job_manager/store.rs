@@ -1,13 +1,14 @@
 //! Eventlogs in the KVS.
 //!
-//! One commit is under way at a time; what is appended meanwhile goes into the next. So a single
-//! job waits for nobody, and a flood of jobs shares commits.
+//! One commit is under way at a time; what is appended meanwhile goes into the next, and what
+//! nobody waits for gathers until a moment after the last one. So a single job waits for nobody,
+//! and a flood of jobs shares commits: each of them writes the directory of all these jobs anew.
 //!
 //! When a commit does not get onto the disk, the KVS may have it all the same, and then it is on
 //! the disk with the next one that gets there. A KVS that has no room for it does not take it: then
 //! it is tried again, with what has come meanwhile behind it. Until then no job is taken.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flux_protocol::eventlog::Event;
 use flux_protocol::failure::Failure;
@@ -21,6 +22,9 @@ use crate::log::Severity;
 /// How long after a commit that failed the next one is tried, if nothing happens before.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// From the start of a commit to that of the next, if nobody waits for it.
+const GATHER_TIME: Duration = Duration::from_millis(2);
+
 /// Runs when what was appended before it is durable, or has failed.
 type After = Box<dyn FnOnce(&mut JobManager, &Context, &Result<(), Failure>)>;
 
@@ -29,6 +33,10 @@ type After = Box<dyn FnOnce(&mut JobManager, &Context, &Result<(), Failure>)>;
 pub struct Store {
     batch: Batch,
     committing: bool,
+    /// When the last commit began.
+    last_commit: Option<Instant>,
+    /// One is to begin at its time.
+    gathering: bool,
     commits: u64,
     /// There is a place from which the next instance starts: every commit is on the disk before
     /// it is answered, so that a crash takes back nothing that somebody may have seen.
@@ -126,10 +134,25 @@ impl Store {
 
     /// In a later turn, so that what the same turn appends is in the same commit.
     fn commit_later(&mut self, context: &Context) {
-        if !self.committing {
+        if self.committing {
+            return;
+        }
+        let left = self
+            .last_commit
+            .map_or(Duration::ZERO, |began| GATHER_TIME.saturating_sub(began.elapsed()));
+        if left.is_zero() || !self.batch.after.is_empty() {
             self.committing = true;
             let after = context.clone();
             context.later(move |manager: &mut JobManager| manager.store.commit(&after));
+        } else if !self.gathering {
+            self.gathering = true;
+            let after = context.clone();
+            context.spawn(tokio::time::sleep(left), move |manager: &mut JobManager, ()| {
+                manager.store.gathering = false;
+                if !manager.store.batch.is_empty() {
+                    manager.store.commit_later(&after);
+                }
+            });
         }
     }
 
@@ -139,6 +162,7 @@ impl Store {
         // The commit that failed is on the disk once another one is, an empty one too.
         let sync = self.durable && (!ops.is_empty() || self.trouble.is_some());
         self.commits += 1;
+        self.last_commit = Some(Instant::now());
         let again = context.clone();
         context.spawn(
             async move {

@@ -154,11 +154,22 @@ fn encode_refs(refs: &[Blobref], kind: &str, into: &mut Vec<u8>) {
 }
 
 pub(super) fn encode_blobref(blobref: &Blobref, into: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     into.extend_from_slice(blobref.hash_type().name().as_bytes());
     into.push(b'-');
-    let nibbles = blobref.digest().iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    into.extend(nibbles.filter_map(|nibble| HEX.get(usize::from(nibble))));
+    // A directory of a thousand jobs is written with each change in it: all digits at once.
+    let mut digits = [0; 2 * MAX_DIGEST];
+    let digest = blobref.digest();
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(digest) {
+        pair.copy_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
+    }
+    into.extend(digits.iter().take(2 * digest.len()));
+}
+
+/// Bytes of the longest digest.
+const MAX_DIGEST: usize = 32;
+
+const fn hex_digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble }
 }
 
 /// Names and base64 hardly ever need escapes.
