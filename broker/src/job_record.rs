@@ -112,7 +112,7 @@ fn request(resources: &[Value]) -> Option<types::Request> {
         let with = slot.get("with")?.as_array()?;
         match with.iter().find(|resource| kind(resource) == Some(wanted)) {
             None => Some(0),
-            Some(resource) => u32::try_from(resource.get("count")?.as_u64()?).ok(),
+            Some(resource) => number(resource.get("count")?),
         }
     };
     Some(types::Request {
@@ -128,9 +128,13 @@ fn kind(resource: &Value) -> Option<&str> {
     resource.get("type")?.as_str()
 }
 
+/// What is more than the most that a scheduler is told of is no less impossible than that.
+fn number(value: &Value) -> Option<u32> {
+    value.as_u64().map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+}
+
 /// A number, or a range with an operator (RFC 14).
 fn count(value: &Value) -> Option<types::Count> {
-    let number = |value: &Value| u32::try_from(value.as_u64()?).ok();
     if let Some(exact) = number(value) {
         return Some(types::Count { min: exact, max: Some(exact), step: None });
     }
@@ -146,4 +150,18 @@ fn count(value: &Value) -> Option<types::Count> {
         max: value.get("max").and_then(number),
         step: Some(types::CountStep { operator, operand }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_for_more_than_can_be_counted_is_a_request_for_very_many() {
+        let resources = serde_json::json!([
+            {"type": "slot", "count": 99_999_999_999_u64, "with": [{"type": "core", "count": 1}]},
+        ]);
+        let request = request(resources.as_array().unwrap()).unwrap();
+        assert_eq!((request.slots.min, request.cores_per_slot), (u32::MAX, 1));
+    }
 }

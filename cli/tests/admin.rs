@@ -286,6 +286,8 @@ fn draining(system: &System) {
 fn queues(system: &System) {
     let open = "flux-queue: Job submission is enabled\nflux-queue: Scheduling is enabled";
     assert_eq!(system.says("queue status"), open);
+    let unexplained = system.says("queue disable --message=");
+    assert!(unexplained.ends_with("disabled: disabled by administrator"), "{unexplained}");
     system.succeeds("queue disable maintenance");
     let refused = system.says("submit true");
     assert!(refused.contains("job submission is disabled: maintenance"), "{refused}");

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Largest module.
@@ -75,7 +75,8 @@ pub(super) fn read(
 ) -> Result<Source, SourceError> {
     let (path, renamed) = find(load, path).ok_or(SourceError::NotFound)?;
     let io = |error| SourceError::Io { path: path.clone(), error };
-    let file = File::open(&path).map_err(io)?;
+    // A fifo is opened without waiting for somebody who writes to it, and refused.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
     if !metadata.is_file() {
         return Err(SourceError::NotAFile(path));
@@ -207,5 +208,14 @@ mod tests {
         File::options().write(true).open(&file).unwrap().set_len(200 << 20).unwrap();
         let error = read(file.to_str().unwrap(), &[], None).unwrap_err().to_string();
         assert!(error.contains("209715200"), "{error}");
+    }
+
+    #[test]
+    fn nobody_is_waited_for_who_would_write_to_a_fifo() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.wasm");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let error = read(path.to_str().unwrap(), &[], None).unwrap_err();
+        assert!(matches!(error, SourceError::NotAFile(_)), "{error}");
     }
 }

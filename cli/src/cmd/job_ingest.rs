@@ -119,11 +119,12 @@ async fn answer(flux: Option<&Client>, line: &str) -> bool {
         }
         _ => None,
     };
-    let number = value.get("errnum").and_then(Value::as_u64).unwrap_or(0);
+    let number = value.get("errnum").and_then(Value::as_u64).filter(|&number| number != 0);
     let texts = value.get("errstr").and_then(Value::as_str).map(str::to_owned);
     let texts: Vec<String> =
         texts.into_iter().chain(refusal.as_ref().map(RpcError::to_string)).collect();
-    let number = number.max(refusal.as_ref().map_or(0, |error| error.errno().0.into()));
+    let number =
+        number.unwrap_or_else(|| refusal.as_ref().map_or(0, |error| error.errno().0.into()));
     let mut result = json!({ "errnum": number });
     if let Value::Object(result) = &mut result
         && number != 0

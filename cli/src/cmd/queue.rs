@@ -207,6 +207,7 @@ impl Change {
             Verb::Enable | Verb::Disable => {
                 let enable = verb == Verb::Enable;
                 if !enable {
+                    reason = reason.filter(|reason| !reason.is_empty());
                     reason = reason.or_else(|| Some("disabled by administrator".to_owned()));
                 }
                 let request = rpc::QueueEnableRequest { enable, all: self.all, name, reason };

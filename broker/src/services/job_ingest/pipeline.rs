@@ -149,7 +149,7 @@ impl Pipeline {
     }
 
     /// All validators see the job; all that refuse it are named. The scheduler is asked last, and
-    /// not about a job that is refused anyhow.
+    /// the number of its error counts where nobody else has one.
     async fn validate(
         &self,
         handle: &Handle,
@@ -174,13 +174,12 @@ impl Pipeline {
                 None => refusals.push((Errno::EIO, format!("{}: no answer", plugin.name()))),
             }
         }
-        if is_scheduler_to_judge
-            && refusals.is_empty()
-            && let Err(failure) = ask_feasibility(handle, request).await
-        {
+        let mut errno = refusals.iter().map(|(errno, _)| errno.0).max();
+        if is_scheduler_to_judge && let Err(failure) = ask_feasibility(handle, request).await {
+            errno = errno.or(Some(failure.errno.0));
             refusals.push((failure.errno, failure.to_string()));
         }
-        let Some(errno) = refusals.iter().map(|(errno, _)| errno.0).max() else { return Ok(()) };
+        let Some(errno) = errno else { return Ok(()) };
         let mut texts: Vec<String> = Vec::new();
         for (_, text) in refusals {
             if !texts.contains(&text) {
