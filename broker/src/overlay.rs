@@ -112,9 +112,11 @@ impl Overlay {
     pub fn start(broker: &Rc<Broker>, boot: Boot) -> Result<Rc<Overlay>, TransportError> {
         let Boot { rank, hosts, topology, torpid, links, warnings, .. } = boot;
         let now = Instant::now();
-        let (transport, events, parent) = match links {
-            Some(Links { transport, events, parent }) => (Some(transport), Some(events), parent),
-            None => (None, None, None),
+        let (transport, events, key, parent) = match links {
+            Some(Links { transport, events, public_key, parent }) => {
+                (Some(transport), Some(events), Some(public_key), parent)
+            }
+            None => (None, None, None, None),
         };
         let children = Children::new(topology.children(rank), now);
         let parent =
@@ -142,6 +144,9 @@ impl Overlay {
         });
         for warning in warnings {
             overlay.log(Severity::Warning, &warning);
+        }
+        if let Some(key) = key {
+            overlay.log(Severity::Debug, &format!("public key is {key}"));
         }
         overlay.connect()?;
         broker.router().set_overlay(overlay.clone());

@@ -336,21 +336,23 @@ fn a_broker_with_another_certificate_stays_out() {
 fn brokers_without_a_certificate_make_one_each_and_exchange_the_public_keys() {
     let keys = || {
         let output = flux()
-            .args(["start", "-vv", "-s", "3", "-o,-Stbon.prefertcp=1"])
+            .args(["start", "-vv", "-s", "3", "-o,-Stbon.prefertcp=1,-Slog-stderr-level=7"])
             .args([env!("CARGO_BIN_EXE_flux"), "overlay", "status", "--summary"])
             .output()
             .unwrap();
         let said = text(&output.stderr);
         assert_eq!(text(&output.stdout), "full\n", "{said}");
-        let cards = said.lines().filter(|line| line.contains("pubkey"));
-        let keys = cards.filter_map(|line| {
-            let (_, rest) = line.split_once("\"pubkey\":\"")?;
-            Some(rest.get(..40)?.to_owned())
-        });
-        let mut keys: Vec<String> = keys.collect();
-        keys.sort();
-        keys.dedup();
-        keys
+        let all = |mark: &str| {
+            let after = said.lines().filter_map(|line| line.split_once(mark));
+            let mut keys: Vec<String> =
+                after.filter_map(|(_, rest)| Some(rest.get(..40)?.to_owned())).collect();
+            keys.sort();
+            keys.dedup();
+            keys
+        };
+        let exchanged = all("\"pubkey\":\"");
+        assert_eq!(exchanged, all("public key is "), "{said}");
+        exchanged
     };
     let (first, second) = (keys(), keys());
     assert_eq!((first.len(), second.len()), (3, 3), "{first:?}");

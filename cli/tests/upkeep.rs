@@ -172,3 +172,13 @@ flux-uri: ERROR: only one of 'local' and 'remote' can be asked for
 "
     );
 }
+
+/// A site's TMPDIR is often such a place, like /var/tmp.
+#[test]
+fn a_tmpdir_that_everybody_may_write_to_is_used_as_it_is() {
+    let said = run(r#"
+mkdir shared && chmod 1777 shared
+TMPDIR=$PWD/shared flux run sh -c 'test "$TMPDIR" = '$PWD'/shared && echo the same'
+"#);
+    assert_eq!(said, "the same\n");
+}

@@ -353,6 +353,7 @@ mod tests {
         let text = std::fs::read_to_string(&unit).unwrap();
         for line in [
             "--config-path=/etc/flux/system/conf.d",
+            "-Stbon.fanout=256",
             "flux config reload",
             "RestartPreventExitStatus=42",
             "SyslogIdentifier=flux",

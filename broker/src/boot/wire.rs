@@ -39,6 +39,8 @@ pub struct Boot {
 pub struct Links {
     pub transport: Transport,
     pub events: Events,
+    /// What the others know this broker by.
+    pub public_key: PublicKey,
     /// None at rank 0.
     pub parent: Option<ParentLink>,
 }
@@ -110,7 +112,7 @@ impl Booting {
             attrs.put("tbon.parent-endpoint", &endpoint, Access::ReadOnly);
             parent_link = Some(ParentLink { endpoint, key });
         }
-        boot.links = Some(Links { transport, events, parent: parent_link });
+        boot.links = Some(Links { transport, events, public_key: key, parent: parent_link });
         Ok(boot)
     }
 }
@@ -151,10 +153,11 @@ impl Booting {
             return Ok(boot);
         }
         let certificate = Certificate::generate()?;
+        let public_key = certificate.public_key();
         let mut card = Bizcard {
             host: self.hostname.clone(),
             uri: Vec::new(),
-            pubkey: Some(certificate.public_key().to_string()),
+            pubkey: Some(public_key.to_string()),
         };
         // Endpoints are addresses, of whichever family: both are to work.
         let (transport, events) = Transport::new(options(&self.tbon, uuid, certificate, true))?;
@@ -182,7 +185,7 @@ impl Booting {
         if let Some(parent) = &parent {
             attrs.put("tbon.parent-endpoint", &parent.endpoint, Access::ReadOnly);
         }
-        boot.links = Some(Links { transport, events, parent });
+        boot.links = Some(Links { transport, events, public_key, parent });
         Ok(boot)
     }
 

@@ -233,6 +233,7 @@ fn make_tmpdir(job: &mut Job, rundir: Option<&str>, log: &Log) -> Result<JobTmpd
     const TMPDIR: &str = "TMPDIR";
     let environment = &mut job.jobspec.environment;
     if let Some(wanted) = environment.get(TMPDIR)
+        && !Path::new(wanted).is_dir()
         && tmpdir::make(Path::new(wanted)).is_err()
     {
         let text = format_args!("Unable to create TMPDIR={wanted}, resetting TMPDIR=/tmp");

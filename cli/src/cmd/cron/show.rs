@@ -55,9 +55,12 @@ fn latest(entry: &Entry) -> (String, String) {
     (started.map_or_else(|| "None".to_owned(), ago), status)
 }
 
-/// What to say of the latest run of an entry that is no more.
+/// What to say of the latest run of an entry that is no more. One that was put off until the next
+/// heartbeat and never began is none.
 pub(super) fn last_run(entry: &Entry) -> String {
-    let Some(task) = entry.tasks.first() else { return String::new() };
+    let Some(task) = entry.tasks.iter().find(|task| task.contains_key("start-time")) else {
+        return String::new();
+    };
     let time = |name: &str| task.get(name).and_then(Value::as_f64);
     let start = time("start-time").unwrap_or_else(now);
     match time("end-time") {

@@ -221,7 +221,8 @@ impl Walk<'_> {
             rank: child.rank,
             status: &child.status,
             duration: Some(child.duration),
-            error: child.error.as_deref().filter(|error| !error.is_empty()),
+            // That a connection was lost is what `lost` says already.
+            error: child.error.as_deref().filter(|e| !e.is_empty() && *e != "lost connection"),
             ghost: false,
             asked: None,
             subtree: self.subtree(child.rank),

@@ -33,7 +33,7 @@ fn with_tcp_user_timeout_a_cut_cable_breaks_the_link_on_both_sides() {
     assert_eq!(instance.user_timeouts(0), [2000]);
     assert_eq!(instance.user_timeouts(1), [2000]);
     instance.net.cut(1);
-    instance.until("overlay status", "0 n1: degraded\n└─ 1 n2: lost lost connection");
+    instance.until("overlay status", "0 n1: degraded\n└─ 1 n2: lost");
     instance.until_logged(0, "n2 (rank 1) failed");
     assert!(instance.flux("ping -c1 1").ends_with("1!broker.ping: No route to host"));
     instance.until_logged(1, "parent lost: connection to parent tcp://n1:8050 was lost");

@@ -36,7 +36,7 @@ fn a_router_that_dies_takes_its_subtree_with_it_and_all_come_back() {
     instance.until_logged(2, "parent lost: connection to parent tcp://n2:8050 was lost");
     instance.until(
         "overlay status",
-        "0 n1: degraded\n└─ 1 n2: lost lost connection\n   └─ 2 n3: lost\n      └─ 3 n4: lost",
+        "0 n1: degraded\n└─ 1 n2: lost\n   └─ 2 n3: lost\n      └─ 3 n4: lost",
     );
     // In the worst order.
     for host in [3, 2, 1] {
