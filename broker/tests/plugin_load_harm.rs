@@ -148,17 +148,14 @@ async fn an_allocator_that_gives_what_is_not_there_is_found_out() {
 }
 
 #[tokio::test]
-async fn queries_without_end_are_ended_and_what_is_saved_is_not_waited_for() {
-    let exports = ["lifecycle@1.0.0#query\") (result i32)", "lifecycle@1.0.0#save\") (result i32)"];
-    for export in exports {
-        let bytes = changed(export, &format!("{export} (loop $l (br $l))"));
-        let mut fixture = Fixture::new();
-        let spec = fixture.spec("bad", &bytes);
-        if let Ok(plugin) = fixture.host.load(&spec, Kind::Validator, Default::default()).await {
-            assert!(plugin.query().await.is_err() || export.contains("save"), "{export}");
-        }
-        another_still_loads(&mut fixture).await;
-    }
+async fn a_query_without_end_is_ended() {
+    let export = "lifecycle@1.0.0#query\") (result i32)";
+    let bytes = changed(export, &format!("{export} (loop $l (br $l))"));
+    let mut fixture = Fixture::new();
+    let spec = fixture.spec("bad", &bytes);
+    let plugin = fixture.host.load(&spec, Kind::Validator, Default::default()).await.unwrap();
+    assert!(plugin.query().await.is_err());
+    another_still_loads(&mut fixture).await;
 }
 
 #[tokio::test]

@@ -402,7 +402,11 @@ impl Sched {
         context.spawn(
             async move { scheduler.grow(inventory, up).await },
             move |sched: &mut Sched, result| match result {
-                Ok(()) => sched.replace(&after, sched.spec.clone()),
+                // As it is configured: the same reload may have named another plugin.
+                Ok(()) => match spec(&after.config(), &sched.args) {
+                    Ok(spec) => sched.replace(&after, spec),
+                    Err(failure) => after.log(Severity::Err, failure.to_string()),
+                },
                 Err(failure) => after.log(Severity::Err, format!("more resources: {failure}")),
             },
         );
