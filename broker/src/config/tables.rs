@@ -24,7 +24,7 @@ pub struct Refusal {
 type Check = (&'static str, fn(&Config) -> Result<(), TableError>);
 
 /// Names of the tables.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 17] = [
     "access",
     "archive",
     "bootstrap",
@@ -39,6 +39,8 @@ const NAMES: [&str; 15] = [
     "policy",
     "queues",
     "resource",
+    "sched",
+    "sched-simple",
     "tbon",
 ];
 

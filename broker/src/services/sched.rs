@@ -141,13 +141,23 @@ impl Service for Sched {
     }
 }
 
-/// The plugin that `[sched]` names; the module's arguments go before its configuration there.
+/// The plugin that `[sched]` names; the module's arguments go before its configuration there, and
+/// that before the table `[sched-simple]`.
 fn spec(config: &Config, args: &[String]) -> Result<PluginSpec, Failure> {
     let invalid = |text: String| Failure::new(Errno::EINVAL, format!("[sched] plugin: {text}"));
     let mut spec = match config.get("sched.plugin") {
         None => PluginSpec::named(DEFAULT),
         Some(entry) => PluginSpec::from_value(entry).map_err(|error| invalid(error.to_string()))?,
     };
+    if let Some(table) = config.get("sched-simple") {
+        let options = options::of_table(table).and_then(|args| options::parse(&args));
+        let options = options
+            .map_err(|text| Failure::new(Errno::EINVAL, format!("[sched-simple] {text}")))?;
+        let is_set = ["queue-depth", "mode"].iter().any(|key| spec.conf.contains_key(*key));
+        if !is_set {
+            spec.conf.extend(options);
+        }
+    }
     let options = options::parse(args).map_err(|text| Failure::new(Errno::EINVAL, text))?;
     if options.contains_key("queue-depth") {
         spec.conf.remove("mode");
@@ -166,7 +176,10 @@ async fn introduce(context: &Context, scheduler: &Scheduler) -> Result<(), Failu
     let inventory = decode_r(&inventory.to_string())?;
     let mut changes = vec![Change::Resources(resource_record(&inventory))];
     changes.extend(first.up.filter(|up| !up.is_empty()).map(Change::Up));
-    changes.push(Change::Hello(running_jobs(handle).await?));
+    let running = running_jobs(handle).await?;
+    let count = running.len() as u64;
+    context.later(move |sched: &mut Sched| sched.allocated += count);
+    changes.push(Change::Hello(running));
     tell(scheduler, changes).await?;
     let after = context.clone();
     tokio::task::spawn_local(async move {

@@ -125,6 +125,38 @@ async fn bound(instance: &Instance, queue: &str, ranks: &str, urgency: i64) -> J
 }
 
 #[test]
+fn queues_share_the_few_requests_that_the_table_lets_the_scheduler_have() {
+    run(async {
+        let config = json!({
+            "queues": { "batch": {}, "debug": {}, "night": {} },
+            "sched-simple": { "mode": "limited=3" },
+        });
+        let instance = Instance::with(Options { config, ..Options::default() }).await.unwrap();
+        for queue in ["batch", "debug", "night"] {
+            start(&instance, queue, true).await;
+        }
+        let holds = bound(&instance, "batch", "0", 16).await;
+        instance.wait_event(holds, "start").await;
+        let mut firsts = Vec::new();
+        for queue in ["batch", "debug", "night"] {
+            for place in 0..4 {
+                let id = bound(&instance, queue, "0", 16).await;
+                if place == 0 {
+                    firsts.push(id);
+                }
+            }
+        }
+        for id in firsts {
+            instance.wait_event(id, "debug.alloc-request").await;
+        }
+        let query = instance.handle.rpc::<rpc::AllocQuery>(&flux_protocol::payload::Empty);
+        let query = query.await.unwrap();
+        assert_eq!((query.queue_length, query.alloc_pending, query.running), (9, 3, 1));
+        instance.stop().await;
+    });
+}
+
+#[test]
 fn jobs_of_a_queue_whose_nodes_are_taken_do_not_keep_back_those_of_another() {
     run(async {
         let config = json!({ "queues": { "batch": {}, "debug": {} } });

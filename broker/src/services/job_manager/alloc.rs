@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use super::admission::Match;
 use super::job::{Job, State};
 use super::queues::queue_of;
-use super::waiting::{Plan, QueueName, Waiting, lacks, plan};
+use super::waiting::{QueueName, Waiting, lacks, next, recalled};
 use super::{Context, JobManager};
 use crate::call::{Call, Sender};
 use crate::log::Severity;
@@ -162,11 +162,13 @@ impl JobManager {
     pub(super) fn alloc_all(&mut self, context: &Context) {
         let Some(scheduler) = &self.alloc.scheduler else { return };
         let limit = scheduler.limit.map_or(usize::MAX, |limit| limit as usize);
-        while self.alloc.sent.len() < limit {
+        loop {
             let queues = &self.queues;
-            let Some(id) = self.alloc.queue.take_next(|name| queues.is_started(name)) else {
-                return;
+            let is_started = |name: &QueueName| queues.is_started(name);
+            let Some(id) = next(&self.alloc.queue, &self.alloc.sent, limit, is_started) else {
+                break;
             };
+            self.alloc.queue.remove(id);
             self.send_alloc(context, id);
         }
         let queues = &self.queues;
@@ -174,18 +176,9 @@ impl JobManager {
         if !lacks(&self.alloc.queue, &self.alloc.sent, limit, is_started) {
             return;
         }
-        let Plan { send, recall } = plan(&self.alloc.queue, &self.alloc.sent, limit, is_started);
-        // Those that were recalled before and have not come back make room when they have.
-        let mut room = send.len().saturating_sub(recall.len());
-        for id in recall {
+        // Room for others is there when these have come back.
+        for id in recalled(&self.alloc.queue, &self.alloc.sent, limit, is_started) {
             self.alloc_cancel(context, id);
-        }
-        for id in send {
-            if room > 0 {
-                room -= 1;
-                self.alloc.queue.remove(id);
-                self.send_alloc(context, id);
-            }
         }
     }
 

@@ -50,14 +50,6 @@ impl Waiting {
         true
     }
 
-    /// Take the first job of the queues that are started.
-    pub(super) fn take_next(&mut self, is_started: impl Fn(&QueueName) -> bool) -> Option<JobId> {
-        let heads = self.queues.iter().filter(|(queue, _)| is_started(queue));
-        let (_, id) = *heads.filter_map(|(_, order)| order.first()).min()?;
-        self.remove(id);
-        Some(id)
-    }
-
     pub(super) fn contains(&self, id: JobId) -> bool {
         self.places.contains_key(&id)
     }
@@ -80,6 +72,10 @@ impl Waiting {
         self.queues.get(queue).into_iter().flatten().copied()
     }
 
+    fn count_of(&self, queue: &QueueName) -> usize {
+        self.queues.get(queue).map_or(0, BTreeSet::len)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.places.len()
     }
@@ -91,14 +87,6 @@ impl Waiting {
     }
 }
 
-/// What to do with jobs, for the right ones to be at the scheduler.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) send: Vec<JobId>,
-    /// Others, which came later, go before them.
-    pub(super) recall: Vec<JobId>,
-}
-
 /// Whether a scheduler that has as many jobs as it takes may lack some that it should have.
 pub(super) fn lacks(
     waiting: &Waiting,
@@ -106,13 +94,10 @@ pub(super) fn lacks(
     limit: usize,
     is_started: impl Fn(&QueueName) -> bool,
 ) -> bool {
-    let share = share(limit, names(waiting, sent, &is_started).len());
+    let share = limit / names(waiting, sent, &is_started).len().max(1);
     let last = sent.last();
     let mut started = waiting.queues.iter().filter(|(name, _)| is_started(name));
-    started.any(|(name, order)| {
-        let count = sent.queues.get(name).map_or(0, BTreeSet::len);
-        count < share || order.first().copied() < last
-    })
+    started.any(|(name, order)| sent.count_of(name) < share || order.first().copied() < last)
 }
 
 /// Queues that have a part in it.
@@ -125,59 +110,61 @@ fn names<'a>(
     started.chain(sent.queues.keys()).collect()
 }
 
-fn share(limit: usize, queues: usize) -> usize {
-    (limit / queues.max(1)).max(1)
-}
-
-/// The scheduler takes `limit` jobs at a time: the first of all that wait, wherever they are. Of
-/// each queue that is started it is sent an equal share of that many at least, and one in any case:
-/// jobs that can't start, because what their queue runs on is taken or drained, would keep those
-/// of the other queues from being looked at.
-pub(super) fn plan(
+/// The job to send to a scheduler that takes `limit` at a time and has fewer. Each queue that is
+/// started has an equal share of that: jobs that can't start, because what their queue runs on is
+/// taken or drained, would keep those of the other queues from being looked at. What is left over
+/// goes to the first of all that wait, wherever they are.
+pub(super) fn next(
     waiting: &Waiting,
     sent: &Waiting,
     limit: usize,
     is_started: impl Fn(&QueueName) -> bool,
-) -> Plan {
+) -> Option<JobId> {
+    if sent.len() >= limit {
+        return None;
+    }
+    let share = limit / names(waiting, sent, &is_started).len().max(1);
+    let started = waiting.queues.iter().filter(|(name, _)| is_started(name));
+    let heads = started.filter_map(|(name, order)| {
+        let has_share = sent.count_of(name) >= share;
+        order.first().map(|place| (has_share, *place))
+    });
+    heads.min().map(|(_, (_, id))| id)
+}
+
+/// The jobs that are to come back from the scheduler, because others that came later go before
+/// them: what [`next`] would not send if nothing had been sent yet.
+pub(super) fn recalled(
+    waiting: &Waiting,
+    sent: &Waiting,
+    limit: usize,
+    is_started: impl Fn(&QueueName) -> bool,
+) -> Vec<JobId> {
     let names = names(waiting, sent, &is_started);
-    let share = share(limit, names.len());
-    let mut plan = Plan::default();
-    // Heads of the queues, each with what comes behind it and how many were taken of it.
-    let mut heads = Vec::new();
+    let share = limit / names.len().max(1);
+    let mut kept = 0;
+    let mut others: Vec<(Place, bool)> = Vec::new();
     for name in names {
         let waits = waiting.order(name).map(|place| (place, false));
         let waits = waits.take(if is_started(name) { limit } else { 0 });
         let sent = sent.order(name).map(|place| (place, true));
         let mut candidates: Vec<(Place, bool)> = waits.chain(sent).collect();
         candidates.sort_unstable();
-        heads.push((candidates.into_iter().peekable(), 0));
+        kept += candidates.len().min(share);
+        others.extend(candidates.drain(..).skip(share));
     }
-    let mut taken = 0;
-    loop {
-        let next = heads.iter_mut().enumerate().filter_map(|(index, (candidates, count))| {
-            let room = taken < limit || *count < share;
-            candidates.peek().filter(|_| room).map(|(place, _)| (*place, index))
-        });
-        let Some((_, index)) = next.min() else { break };
-        let Some((candidates, count)) = heads.get_mut(index) else { break };
-        let Some(((_, id), is_sent)) = candidates.next() else { break };
-        *count += 1;
-        taken += 1;
-        if !is_sent {
-            plan.send.push(id);
-        }
-    }
-    for (candidates, _) in heads {
-        plan.recall.extend(candidates.filter(|(_, is_sent)| *is_sent).map(|((_, id), _)| id));
-    }
-    plan
+    others.sort_unstable();
+    let back = others.into_iter().skip(limit.saturating_sub(kept));
+    back.filter(|(_, is_sent)| *is_sent).map(|((_, id), _)| id).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn waiting(jobs: &[(u64, Option<&str>, u32)]) -> Waiting {
+    type Spec = (u64, Option<&'static str>, u32);
+
+    fn waiting(jobs: &[Spec]) -> Waiting {
         let mut waiting = Waiting::default();
         for (id, queue, priority) in jobs {
             waiting.insert(JobId(*id), queue.map(str::to_owned), *priority);
@@ -185,8 +172,50 @@ mod tests {
         waiting
     }
 
-    fn drain(mut waiting: Waiting, is_started: impl Fn(&QueueName) -> bool) -> Vec<u64> {
-        std::iter::from_fn(|| waiting.take_next(&is_started)).map(|id| id.0).collect()
+    fn is_started(name: &QueueName) -> bool {
+        name.as_deref() != Some("stopped")
+    }
+
+    fn ids(jobs: &Waiting) -> Vec<u64> {
+        let mut ids: Vec<u64> = jobs.ids().map(|id| id.0).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn shift(id: JobId, from: &mut Waiting, to: &mut Waiting) {
+        let (queue, priority) = from.places.get(&id).cloned().unwrap();
+        from.remove(id);
+        to.insert(id, queue, priority);
+    }
+
+    /// What the scheduler has, once what is to be recalled is back and nothing more is to be sent.
+    fn settled(waits: &[Spec], sent: &[Spec], limit: usize) -> Vec<u64> {
+        let (mut waits, mut sent) = (waiting(waits), waiting(sent));
+        for _ in 0..100 {
+            while let Some(id) = next(&waits, &sent, limit, is_started) {
+                shift(id, &mut waits, &mut sent);
+            }
+            let back = recalled(&waits, &sent, limit, is_started);
+            assert!(
+                back.is_empty() || sent.len() > limit || lacks(&waits, &sent, limit, is_started)
+            );
+            if back.is_empty() {
+                return ids(&sent);
+            }
+            back.into_iter().for_each(|id| shift(id, &mut sent, &mut waits));
+        }
+        panic!("jobs go there and back");
+    }
+
+    fn order(mut waits: Waiting, is_started: impl Fn(&QueueName) -> bool) -> Vec<u64> {
+        let mut sent = Waiting::default();
+        let take = || {
+            let id = next(&waits, &sent, usize::MAX, &is_started)?;
+            shift(id, &mut waits, &mut sent);
+            sent.remove(id);
+            Some(id.0)
+        };
+        std::iter::from_fn(take).collect()
     }
 
     #[test]
@@ -197,7 +226,7 @@ mod tests {
             (3, Some("batch"), 20),
             (4, Some("batch"), 31),
         ]);
-        assert_eq!(drain(waiting, |_| true), [4, 2, 3, 1]);
+        assert_eq!(order(waiting, |_| true), [4, 2, 3, 1]);
     }
 
     #[test]
@@ -205,51 +234,70 @@ mod tests {
         let mut waiting = waiting(&[(1, Some("batch"), 16), (2, Some("debug"), 16)]);
         let started = |queue: &QueueName| queue.as_deref() == Some("debug");
         assert_eq!(waiting.count(started), 1);
-        assert_eq!(waiting.take_next(started), Some(JobId(2)));
-        assert_eq!(waiting.take_next(started), None);
+        let sent = Waiting::default();
+        assert_eq!(next(&waiting, &sent, 8, started), Some(JobId(2)));
+        waiting.remove(JobId(2));
+        assert_eq!(next(&waiting, &sent, 8, started), None);
         assert_eq!(waiting.len(), 1);
-        assert_eq!(drain(waiting, |_| true), [1]);
-    }
-
-    fn plan_of(waits: &[(u64, Option<&str>, u32)], sent: &[(u64, Option<&str>, u32)]) -> Plan {
-        let (waits, sent) = (waiting(waits), waiting(sent));
-        let is_started = |name: &QueueName| name.as_deref() != Some("stopped");
-        let plan = plan(&waits, &sent, 4, is_started);
-        let full = sent.len() >= 4;
-        assert!(!full || plan == Plan::default() || lacks(&waits, &sent, 4, is_started));
-        plan
-    }
-
-    fn ids(jobs: &[u64]) -> Vec<JobId> {
-        jobs.iter().copied().map(JobId).collect()
+        assert_eq!(order(waiting, |_| true), [1]);
     }
 
     #[test]
     fn the_scheduler_has_the_first_of_all_jobs() {
         let waits = [(1, None, 16), (2, None, 16), (3, None, 20), (4, None, 8), (5, None, 16)];
-        assert_eq!(plan_of(&waits, &[]), Plan { send: ids(&[3, 1, 2, 5]), recall: vec![] });
+        assert_eq!(settled(&waits, &[], 4), [1, 2, 3, 5]);
         let sent = [(11, None, 16), (12, None, 16), (13, None, 16), (14, None, 2)];
         // Two go before the last that was sent, and one of them before all.
-        let plan = plan_of(&[(20, None, 17), (15, None, 16), (21, None, 1)], &sent);
-        assert_eq!(plan, Plan { send: ids(&[20]), recall: ids(&[14]) });
-        assert_eq!(plan_of(&[(21, None, 1)], &sent), Plan::default());
-        assert_eq!(plan_of(&[], &[]), Plan::default());
+        assert_eq!(
+            settled(&[(20, None, 17), (15, None, 16), (21, None, 1)], &sent, 4),
+            [11, 12, 13, 20]
+        );
+        assert_eq!(settled(&[(21, None, 1)], &sent, 4), [11, 12, 13, 14]);
+        assert_eq!(settled(&[], &[], 4), [0; 0]);
     }
 
     #[test]
-    fn a_queue_that_has_filled_the_scheduler_does_not_keep_out_the_others() {
+    fn a_queue_that_has_filled_the_scheduler_makes_room_for_the_others() {
         let a = |id| (id, Some("a"), 16);
         let sent = [a(1), a(2), a(3), a(4)];
         let b = |id| (id, Some("b"), 8);
         let waits = [a(5), b(6), b(7), b(8), (9, Some("stopped"), 31)];
-        assert_eq!(plan_of(&waits, &sent), Plan { send: ids(&[6, 7]), recall: vec![] });
-        // That is how it is to be: nothing more is sent or recalled then.
-        let sent = [a(1), a(2), a(3), a(4), b(6), b(7)];
-        assert_eq!(plan_of(&[a(5), b(8)], &sent), Plan::default());
-        // What there is to share goes to the highest priority.
+        assert_eq!(settled(&waits, &sent, 4), [1, 2, 6, 7]);
+        // What a queue does not need is there for the others, and for the highest priority first.
+        assert_eq!(settled(&[a(5), b(6)], &sent, 4), [1, 2, 3, 6]);
         let c = |id| (id, Some("c"), 31);
-        let plan = plan_of(&[a(5), b(8), c(10), c(11), c(12)], &sent);
-        assert_eq!(plan, Plan { send: ids(&[10, 11, 12]), recall: ids(&[2, 3, 4, 7]) });
+        let waits = [a(5), b(8), c(10), c(11), c(12)];
+        assert_eq!(settled(&waits, &[a(1), a(2), b(6), b(7)], 4), [1, 6, 10, 11]);
+        // With fewer places than queues, the first of all have them.
+        assert_eq!(settled(&[c(10), b(6)], &[a(1)], 1), [10]);
+    }
+
+    #[test]
+    fn several_queues_together_have_no_more_than_the_scheduler_takes() {
+        let queues = [Some("a"), Some("b"), Some("c"), Some("stopped")];
+        let mut seed = 1_u64;
+        let mut random = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888);
+            (seed >> 33) % below
+        };
+        for _ in 0..500 {
+            let limit = 1 + random(6) as usize;
+            let mut jobs: Vec<Spec> = (0..random(20))
+                .map(|id| (id, queues[random(4) as usize], random(4) as u32))
+                .collect();
+            let mut sent: Vec<Spec> = Vec::new();
+            while sent.len() < limit && !jobs.is_empty() && random(4) > 0 {
+                sent.push(jobs.swap_remove(random(jobs.len() as u64) as usize));
+            }
+            // Those of a stopped queue come back by themselves.
+            sent.retain(|job| job.1 != Some("stopped"));
+            let wanted = jobs.iter().filter(|job| job.1 != Some("stopped")).count() + sent.len();
+            let has = settled(&jobs, &sent, limit);
+            assert_eq!(has.len(), wanted.min(limit), "{jobs:?} {sent:?} {limit}");
+            // However it came about, it is what it would be from the beginning.
+            let all = [jobs, sent].concat();
+            assert_eq!(has, settled(&all, &[], limit), "{all:?} {limit}");
+        }
     }
 
     #[test]
@@ -260,6 +308,6 @@ mod tests {
         waiting.insert(JobId(1), Some("batch".to_owned()), 8);
         waiting.remove(JobId(3));
         assert_eq!(waiting.len(), 2);
-        assert_eq!(drain(waiting, |_| true), [2, 1]);
+        assert_eq!(order(waiting, |_| true), [2, 1]);
     }
 }

@@ -1,5 +1,6 @@
 //! Arguments of the module, as flux-core's schedulers take them: `queue-depth=N|unlimited`,
-//! `mode=limited=N|unlimited`. They become the plugin's configuration.
+//! `mode=limited=N|unlimited`. They become the plugin's configuration. So does the table
+//! `[sched-simple]`, whose keys are the names of the arguments.
 
 use serde_json::{Map, Value, json};
 
@@ -23,6 +24,8 @@ pub(super) fn parse(args: &[String]) -> Result<Map<String, Value>, String> {
             depth_of(limit).filter(Value::is_number).ok_or_else(|| {
                 format!("mode=limited= requires a positive integer, got '{limit}'")
             })?
+        } else if let Some(mode) = arg.strip_prefix("mode=") {
+            return Err(format!("mode='{mode}' is invalid: expected 'unlimited' or 'limited=N'"));
         } else if arg.starts_with("log-level=") {
             // The broker's own log level decides.
             continue;
@@ -34,6 +37,23 @@ pub(super) fn parse(args: &[String]) -> Result<Map<String, Value>, String> {
         conf.insert("queue-depth".to_owned(), depth);
     }
     Ok(conf)
+}
+
+/// The arguments that the table amounts to; `table` is it, or what stands in its place.
+///
+/// # Errors
+///
+/// Text for the user: no table, or a value that is neither text nor a number.
+pub(super) fn of_table(table: &Value) -> Result<Vec<String>, String> {
+    let table = table.as_object().ok_or("must be a table")?;
+    table
+        .iter()
+        .map(|(key, value)| match value {
+            Value::String(text) => Ok(format!("{key}={text}")),
+            Value::Number(number) => Ok(format!("{key}={number}")),
+            _ => Err(format!("{key}: must be text or a number")),
+        })
+        .collect()
 }
 
 fn depth_of(text: &str) -> Option<Value> {
@@ -58,6 +78,25 @@ mod tests {
         assert_eq!(parsed(&["queue-depth=3"]), Ok(json!({ "queue-depth": 3 })));
         assert_eq!(parsed(&["mode=unlimited"]), Ok(json!({ "queue-depth": "unlimited" })));
         assert_eq!(parsed(&["log-level=debug"]), Ok(json!({})));
+    }
+
+    #[test]
+    fn the_table_has_the_same_names() {
+        let parsed = |table: Value| of_table(&table).and_then(|args| parse(&args));
+        let depth = |depth: Value| json!({ "queue-depth": depth }).as_object().cloned();
+        assert_eq!(parsed(json!({ "mode": "limited=1" })).ok(), depth(json!(1)));
+        assert_eq!(parsed(json!({ "queue-depth": 3 })).ok(), depth(json!(3)));
+        assert_eq!(parsed(json!({ "mode": "unlimited" })).ok(), depth(json!("unlimited")));
+        for (table, named) in [
+            (json!({ "mode": "bogus" }), "mode='bogus'"),
+            (json!({ "mode": true }), "mode: must be text"),
+            (json!({ "mode": "limited=0" }), "got '0'"),
+            (json!({ "mod": "unlimited" }), "'mod=unlimited'"),
+            (json!("limited"), "must be a table"),
+        ] {
+            let text = parsed(table).unwrap_err();
+            assert!(text.contains(named), "{text}");
+        }
     }
 
     #[test]
