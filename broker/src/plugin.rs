@@ -61,6 +61,7 @@ mod ledger;
 mod load_error;
 mod log_gate;
 mod manifest;
+mod pinned;
 mod recorder;
 mod replay;
 mod request;
@@ -75,6 +76,7 @@ mod v1;
 mod worker;
 
 pub use breaker::Patience;
+pub(crate) use capability::REFUSED;
 pub use desk::{ResourceStatus, SchedulerEvent};
 pub use fault::{CallError, Fault, FaultKind, OnFault};
 pub use handle::{Plugin, PluginFacts};
@@ -88,6 +90,7 @@ pub use log_gate::LogSink;
 pub use manifest::{
     Abi, Caller, HOST_ABI, InspectError, Inspection, Kind, LoadOrder, Manifest, Service, inspect,
 };
+pub use pinned::check_pinned;
 pub use recorder::{RecordedStep, Step};
 pub use replay::{Replay, ReplayClock};
 pub use request::{Notice, NoticeKind};

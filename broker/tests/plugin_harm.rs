@@ -6,7 +6,7 @@ mod plugin_support;
 
 use flux_broker::plugin::types::Verdict;
 use flux_broker::plugin::{CallError, FaultKind, Kind, LoadError, NoticeKind, PluginSpec};
-use plugin_support::{Fixture, accept_all, named, validator};
+use plugin_support::{Fixture, accept_all, named, validator, validator_text};
 use std::time::{Duration, Instant};
 
 /// Validates a job that the plugin chokes on; gives the fault.
@@ -184,6 +184,33 @@ async fn plugin_that_keeps_faulting_is_quarantined_until_rearmed() {
     while !matches!(fixture.notices.recv().await.unwrap().what, NoticeKind::Quarantined) {}
     plugin.rearm().await.unwrap();
     assert_eq!(plugin.stats().status, "running");
+}
+
+#[tokio::test]
+async fn calls_that_take_too_long_only_together_are_no_fault() {
+    let mut fixture = Fixture::new();
+    // 50 ms for each job, of the 200 ms that a call may take.
+    let burn = r#"
+        (local $job i32) (local $end f64)
+        (loop $next
+          (local.set $end (f64.sub (call $remaining) (f64.const 0.05)))
+          (loop $burn (br_if $burn (f64.gt (call $remaining) (local.get $end))))
+          (local.set $job (i32.add (local.get $job) (i32.const 1)))
+          (br_if $next (i32.lt_u (local.get $job) (local.get 1))))"#;
+    let log = r#"(import "flux:plugin/host@1.0.0" "log""#;
+    let remaining =
+        r#"(import "flux:plugin/host@1.0.0" "remaining" (func $remaining (result f64)))"#;
+    let text = validator_text("slow", &format!("{burn}{}", accept_all()));
+    let module = wat::parse_str(text.replace(log, &format!("{remaining}\n  {log}"))).unwrap();
+    let mut spec = fixture.spec("slow", &module);
+    spec.patience.faults = 1;
+    let plugin = fixture.host.load(&spec, Kind::Validator, Default::default()).await.unwrap();
+    let answers = plugin.validate((0..10).map(|_| named("x")).collect()).await;
+    assert_eq!(answers, vec![Ok(Verdict::Accept); 10]);
+    let report = plugin.stats();
+    assert_eq!((report.status, report.faults), ("running", 0));
+    let said = "several calls of validate at once take too long: 200 ms";
+    assert!(fixture.log().iter().any(|line| line.contains(said)), "{:?}", fixture.log());
 }
 
 #[tokio::test]

@@ -121,6 +121,28 @@ fn mistakes_stop_the_broker_with_file_line_and_key() {
     }
 }
 
+#[test]
+fn a_reload_finds_out_that_a_module_is_not_the_one_that_is_pinned() {
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins-wasm/dist");
+    let sums = std::fs::read_to_string(dist.join("SHA256SUMS")).unwrap();
+    let line = sums.lines().find(|line| line.ends_with(" submit-hold.wasm")).unwrap();
+    let digest = line.split(' ').next().unwrap();
+    let dir = folder(&[]);
+    let module = dir.path().join("mine.wasm");
+    std::fs::copy(dist.join("submit-hold.wasm"), &module).unwrap();
+    let table = format!(
+        "[job-manager]\nplugins = [{{ load = {:?}, sha256 = \"{digest}\" }}]\n",
+        module.to_str().unwrap()
+    );
+    std::fs::write(dir.path().join("c/x.toml"), table).unwrap();
+    let line = "flux config reload; echo $?; printf x >>mine.wasm; flux config reload; echo $?
+        flux jobtap list";
+    let (_, out, err) = flux(dir.path(), None, &["start", "-o,-cc", line]);
+    assert_eq!(out, "0\n1\nmine.wasm\n", "{err}");
+    let said = format!("sha256 mismatch: configured {digest}, file has ");
+    assert!(err.contains("[job-manager.plugins][0]: load: ") && err.contains(&said), "{err}");
+}
+
 /// Whether validators and policies that are configured, and no others, judge a job.
 #[test]
 fn jobs_meet_the_validators_and_policies_of_the_configuration_alone() {

@@ -8,6 +8,10 @@
 
 use super::v1::types::Effect;
 
+/// An effect that stands for a request which the plugin may not make. With its tag, for who
+/// carries out effects to answer it.
+pub(crate) const REFUSED: &str = "refused";
+
 /// Whether a pattern covers a capability.
 pub(super) fn covers(pattern: &str, capability: &str) -> bool {
     match pattern.strip_suffix('*') {
@@ -40,6 +44,17 @@ fn needed(effect: &Effect) -> Option<String> {
 /// The capability that an effect lacks.
 pub(super) fn lacks(effect: &Effect, granted: &[String]) -> Option<String> {
     needed(effect).filter(|needed| !granted.iter().any(|grant| covers(grant, needed)))
+}
+
+/// What takes the place of an effect that lacks its capability: a plugin that asks for something
+/// waits for the answer.
+pub(super) fn refusal(effect: &Effect) -> Option<Effect> {
+    let tag = match effect {
+        Effect::Rpc(call) => call.tag,
+        Effect::KvsRead(query) => query.tag,
+        _ => return None,
+    };
+    Some(Effect::Other((REFUSED.to_owned(), tag.to_string())))
 }
 
 /// Arguments of the capabilities with this prefix: `config:` gives the tables.

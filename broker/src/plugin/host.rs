@@ -23,7 +23,7 @@ use super::v1::types::{Context, Instance as InstanceFacts, Level, StartReason};
 use super::worker::Worker;
 use flux_protocol::layout::Layout;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -250,6 +250,8 @@ impl PluginHost {
             notices: self.notices.clone(),
             instance: None,
             impatient: false,
+            several: false,
+            lacking: BTreeSet::new(),
             rests: false,
             desk,
         };

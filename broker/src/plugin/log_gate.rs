@@ -4,13 +4,15 @@ use super::v1::types::Level;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Longest line, bytes.
 const LINE_MAX: usize = 2048;
 /// Lines a second, and how many may come at once.
 const RATE: f64 = 100.0;
 const BURST: f64 = 200.0;
+/// How often it is said that lines were dropped, which is a line as well.
+const TOLD: Duration = Duration::from_secs(1);
 
 /// Where lines go: plugin, level, text without a newline. Called on the plugin's thread.
 pub type LogSink = Arc<dyn Fn(&str, Level, &str) + Send + Sync>;
@@ -27,6 +29,7 @@ struct Bucket {
     tokens: f64,
     filled: Instant,
     muted: u64,
+    told: Option<Instant>,
 }
 
 impl fmt::Debug for LogGate {
@@ -38,7 +41,7 @@ impl fmt::Debug for LogGate {
 impl LogGate {
     /// A gate in front of `sink`.
     pub(super) fn new(sink: LogSink) -> Self {
-        let bucket = Bucket { tokens: BURST, filled: Instant::now(), muted: 0 };
+        let bucket = Bucket { tokens: BURST, filled: Instant::now(), muted: 0, told: None };
         LogGate { sink, bucket: Arc::new(Mutex::new(bucket)), dropped: Arc::default() }
     }
 
@@ -66,7 +69,7 @@ impl LogGate {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Whether a line may pass, and how many were dropped since the last one.
+    /// Whether a line may pass, and how many dropped ones are to be told of before it.
     fn take(&self) -> Option<u64> {
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -78,6 +81,10 @@ impl LogGate {
             return None;
         }
         bucket.tokens -= 1.0;
+        if bucket.muted == 0 || bucket.told.is_some_and(|told| now.duration_since(told) < TOLD) {
+            return Some(0);
+        }
+        bucket.told = Some(now);
         Some(std::mem::take(&mut bucket.muted))
     }
 }
@@ -88,6 +95,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_cut_and_counted() {
+        let start = Instant::now();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let seen = lines.clone();
         let gate = LogGate::new(Arc::new(move |_, _, text| {
@@ -96,7 +104,10 @@ mod tests {
         for i in 0..10_000 {
             gate.line("p", Level::Info, &format!("line {i}\n"));
         }
-        let passed = lines.lock().unwrap().len();
+        let lines = lines.lock().unwrap();
+        let told = lines.iter().filter(|line| line.ends_with("dropped: logging too fast")).count();
+        assert!(told as u64 <= 1 + start.elapsed().as_secs(), "{told}");
+        let passed = lines.len();
         assert!((200..2000).contains(&passed), "{passed}");
         assert!(gate.dropped() > 8000);
     }

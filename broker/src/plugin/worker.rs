@@ -19,9 +19,9 @@ mod step;
 mod turn;
 
 use super::breaker::{Breaker, State};
-use super::capability::lacks;
+use super::capability::{lacks, refusal};
 use super::desk::Desk;
-use super::fault::{CallError, Fault};
+use super::fault::{CallError, Fault, FaultKind};
 use super::instance::{Instance, KeyValues, Program};
 use super::manifest::{Kind, Manifest};
 use super::recorder::{Recorder, Step};
@@ -33,9 +33,13 @@ use super::v1::types::{
 };
 use super::v1::{ComponentNamedList, Exports, Lift, Lower, OfKind, TypedFunc};
 pub use announce::dependencies;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::mpsc;
+
+/// So many capabilities that a plugin lacks are told of.
+const LACKING_MAX: usize = 64;
 
 /// Everything that a thread starts with.
 pub(super) struct Worker {
@@ -54,6 +58,10 @@ pub(super) struct Worker {
     pub(super) instance: Option<Instance>,
     /// Start again without the pause.
     pub(super) impatient: bool,
+    /// The call is one with several items.
+    pub(super) several: bool,
+    /// Capabilities that it was told it lacks.
+    pub(super) lacking: BTreeSet<String>,
     /// There is no instance because none is needed.
     pub(super) rests: bool,
     /// Of a scheduler.
@@ -208,15 +216,28 @@ impl Worker {
                 _ => {}
             }
         }
-        let program = &self.program;
-        effects.retain(|effect| match lacks(effect, &program.granted) {
+        effects.retain_mut(|effect| match lacks(effect, &self.program.granted) {
             Some(capability) => {
-                let text = format!("effect refused: capability {capability} is not granted");
-                program.log.line(&program.plugin, Level::Err, &text);
-                false
+                let refused = refusal(effect);
+                self.tell_lacking(capability);
+                match refused {
+                    Some(refused) => *effect = refused,
+                    None => return false,
+                }
+                true
             }
             None => !matches!(effect, Effect::Count(_) | Effect::Gauge(_)),
         });
+    }
+
+    /// Once for each capability, and not for more of them than anybody reads.
+    fn tell_lacking(&mut self, capability: String) {
+        if self.lacking.len() < LACKING_MAX && !self.lacking.contains(&capability) {
+            let program = &self.program;
+            let text = format!("effect refused (EPERM): capability {capability} is not granted");
+            program.log.line(&program.plugin, Level::Err, &text);
+            self.lacking.insert(capability);
+        }
     }
 
     /// A call with one answer.
@@ -270,7 +291,7 @@ impl Worker {
         let fault = Fault {
             plugin: self.program.plugin.to_string(),
             callback: name.to_owned(),
-            kind: super::fault::FaultKind::Misuse,
+            kind: FaultKind::Misuse,
             detail,
             backtrace: Vec::new(),
         };
@@ -280,6 +301,12 @@ impl Worker {
     /// Throws the instance away, counts, logs and tells.
     fn faulted(&mut self, name: &'static str, fault: Box<Fault>) -> CallError {
         self.instance = None;
+        if self.several && fault.kind == FaultKind::Deadline {
+            // Each of them may be quick enough; that shows when they are made one by one.
+            let text = format!("several calls of {name} at once take too long: {}", fault.detail);
+            self.program.log.line(&self.program.plugin, Level::Info, &text);
+            return CallError::Fault(fault);
+        }
         self.breaker.fault(Instant::now());
         let quarantined = self.quarantined();
         let mut shared = self.shared();

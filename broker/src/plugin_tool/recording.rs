@@ -49,7 +49,9 @@ fn parse(text: &str) -> Result<Vec<Recorded>, String> {
 
 fn job(value: &Value) -> Result<Recorded, String> {
     let get = |key: &str| value.get(key).or_else(|| value.get("kvs")?.get(key));
-    let id = get("id").ok_or("a job has no id")?;
+    let id = get("id").ok_or(
+        "this is no recorded job: it has no id (`flux plugin record JOBID...' records some)",
+    )?;
     // Captured jobs tell it in all its forms.
     let id = id.get("f58").unwrap_or(id);
     let id = match (id.as_u64(), id.as_str()) {

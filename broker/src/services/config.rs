@@ -27,6 +27,7 @@ use crate::context::Context;
 use crate::handle::Handle;
 use crate::log::Severity;
 use crate::methods::Methods;
+use crate::plugin::{check_pinned, default_path};
 use crate::service::Service;
 
 /// How long to wait before the parent is asked again, when it is not there.
@@ -244,10 +245,15 @@ async fn read(path: PathBuf) -> Result<Config, Failure> {
     let read = tokio::task::spawn_blocking(move || {
         let config = Config::load(&path)?;
         config.check()?;
-        Ok::<Config, crate::config::ConfigError>(config)
+        let pinned = check_pinned(config.object(), &default_path());
+        Ok::<_, crate::config::ConfigError>((config, pinned))
     });
+    let invalid = |text: String| Failure::new(Errno::EINVAL, text);
     let result = read.await.map_err(|error| Failure::new(Errno::EIO, error.to_string()))?;
-    result.map_err(|error| Failure::new(Errno::EINVAL, format!("Config file error: {error}")))
+    let (config, pinned) =
+        result.map_err(|error| invalid(format!("Config file error: {error}")))?;
+    pinned.map_err(invalid)?;
+    Ok(config)
 }
 
 /// A module that knows no configuration has nothing against it.

@@ -389,9 +389,11 @@ fn a_plugin_with_grants_reaches_beyond_jobs() {
     run(async {
         let instance = instance(json!({})).await;
         let (failed, ok) = (json!({ "errnum": Errno::ENOSYS.0 }), json!({ "errnum": 0 }));
+        let refused = json!({ "errnum": Errno::EPERM.0 });
         for (name, event, context) in [
             ("rpc", "answered", ok.clone()),
             ("rpc-nowhere", "answered", failed),
+            ("rpc-refused", "answered", refused),
             ("kvs", "answered", ok),
             ("publish", "published", json!({})),
             ("call", "called", json!({ "a": 1 })),
@@ -480,6 +482,19 @@ fn a_plugin_that_panics_in_any_topic_costs_what_its_policy_says_and_no_more() {
                 _ => assert!(!events.iter().any(|event| event.0 == "exception"), "{events:?}"),
             }
         }
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn a_plugin_that_panics_when_it_is_only_told_of_a_job_does_not_keep_it_out() {
+    run(async {
+        let instance = instance(json!({ "max-faults": 100 })).await;
+        let events = events_of(&instance, &named("panic in job.new")).await;
+        ordered(&events, &["validate", "priority", "alloc", "start", "finish", "clean"]);
+        rearm(&instance).await;
+        let text = refused(&instance, &named("panic in job.validate")).await;
+        assert!(text.starts_with("plugin abilities panicked in job.validate: "), "{text}");
         instance.stop().await;
     });
 }

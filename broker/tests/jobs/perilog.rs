@@ -249,12 +249,12 @@ fn a_tampered_plugin_runs_nothing_but_what_is_configured_and_the_log_says_what_i
             (
                 "program",
                 None,
-                "perilog.err[0]: effect refused: capability exec:/bin/sh is not granted",
+                "perilog.err[0]: effect refused (EPERM): capability exec:/bin/sh is not granted",
             ),
             (
                 "table",
                 None,
-                "perilog.err[0]: effect refused: capability exec:housekeeping is not granted",
+                "perilog.err[0]: effect refused (EPERM): capability exec:housekeeping is not granted",
             ),
             (
                 "command",

@@ -240,6 +240,8 @@ fn begin(job: &Job, effects: &mut Effects) {
         "log" => host::info(format!("job {id} is seen")),
         "drain" => effects.drain("3", "an example"),
         "rpc" => effects.rpc(id, "resource.status", "{}"),
+        // There is no grant that would let it.
+        "rpc-refused" => effects.rpc(id, "kvs.commit", "{}"),
         "rpc-nowhere" => effects.rpc(id, "nowhere.method", "{}"),
         "kvs" => effects.push(Effect::KvsRead(KvsQuery { tag: id, key: "resource.R".to_owned() })),
         "publish" => effects.publish("abilities.news", format!(r#"{{"id":{id}}}"#)),

@@ -1,7 +1,7 @@
 //! Calls with many items.
 
 use super::Worker;
-use crate::plugin::fault::CallError;
+use crate::plugin::fault::{CallError, FaultKind};
 use crate::plugin::request::Answers;
 use crate::plugin::v1::types::{Answer, Edit, Reply, Verdict};
 use crate::plugin::v1::{Batch, ComponentNamedList, Exports, Lift, Lower};
@@ -33,21 +33,24 @@ impl Worker {
                 answers.extend(self.chunk(chunk, name, func));
                 continue;
             }
+            self.several = true;
             let outcome = self.chunk(chunk.clone(), name, func);
-            if outcome.iter().any(is_fault) {
-                answers.extend(self.one_by_one(chunk, name, func));
-            } else {
-                answers.extend(outcome);
+            self.several = false;
+            match outcome.iter().find_map(fault_of) {
+                Some(kind) => answers.extend(self.one_by_one(chunk, kind, name, func)),
+                None => answers.extend(outcome),
             }
         }
         answers
     }
 
     /// Finds the item that a batch faulted on. It is the fault that counts, not the batch's; and
-    /// the others are not made to wait for the pause after it.
+    /// the others are not made to wait for the pause after it. That all of them together took too
+    /// long is nobody's fault.
     fn one_by_one<I, O, F>(
         &mut self,
         items: Vec<I>,
+        kind: FaultKind,
         name: fn(&I) -> &'static str,
         func: F,
     ) -> Answers<O>
@@ -58,14 +61,17 @@ impl Worker {
         O: IsRefusal + Clone + Send + Sync + 'static,
         F: Fn(&Exports) -> Option<Batch<I, O>> + Copy,
     {
-        self.breaker.forgive_last();
+        let counts = kind != FaultKind::Deadline;
+        if counts {
+            self.breaker.forgive_last();
+        }
         self.impatient = true;
         let mut answers = Answers::with_capacity(items.len());
         for item in items {
             answers.extend(self.chunk(vec![item], name, func));
         }
         self.impatient = false;
-        if !answers.iter().any(is_fault) {
+        if counts && !answers.iter().any(|answer| fault_of(answer).is_some()) {
             self.breaker.fault(Instant::now());
         }
         answers
@@ -124,8 +130,11 @@ fn common(names: &[&'static str]) -> &'static str {
     }
 }
 
-fn is_fault<T>(answer: &Result<T, CallError>) -> bool {
-    matches!(answer, Err(CallError::Fault(_)))
+fn fault_of<T>(answer: &Result<T, CallError>) -> Option<FaultKind> {
+    match answer {
+        Err(CallError::Fault(fault)) => Some(fault.kind),
+        _ => None,
+    }
 }
 
 /// Whether an answer counts as a refusal in the statistics.

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::job::State;
 use super::{Context, JobManager};
 use crate::log::Severity;
+use crate::plugin::REFUSED;
 use crate::plugin::types::Effect;
 
 impl JobManager {
@@ -107,6 +108,9 @@ impl JobManager {
             Effect::Exec(start) => self.command_start(context, plugin, &start)?,
             Effect::ExecKill(kill) => {
                 self.command_signal(context, plugin, &kill.tag, kill.signal);
+            }
+            Effect::Other((name, tag)) if name == REFUSED => {
+                self.plugin_refused(context, plugin, &tag);
             }
             Effect::Other((name, _)) => return Err(format!("effect {name} is not known here")),
         }

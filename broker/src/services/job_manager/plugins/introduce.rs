@@ -202,7 +202,10 @@ impl Candidate {
                         _ => None,
                     }
                 }
-                Err(error) => refused_by_fault(context, stack.get(place), &error),
+                Err(error) => {
+                    let is_question = !matches!(outcome.call.event, Event::New(_));
+                    refused_by_fault(context, stack.get(place), &error, is_question)
+                }
             };
             self.refusal = self.refusal.take().or(refusal);
         }
@@ -215,17 +218,20 @@ impl Candidate {
     }
 }
 
-/// A job that is only now being submitted can't be held: the user is told to come again.
+/// A job that is only now being submitted can't be held: the user is told to come again. Where the
+/// plugin was not asked anything, its fault matters to a job only if the entry says so.
 fn refused_by_fault(
     context: &Context,
     loaded: Option<&Loaded>,
     error: &CallError,
+    is_question: bool,
 ) -> Option<String> {
     context.log(Severity::Debug, format!("submit: {error}"));
     let Some(loaded) = loaded else { return Some(error.to_string()) };
     let is_skipped = match error {
         // Nobody could submit anything until an administrator comes.
         CallError::Quarantined { .. } => loaded.plugin.on_fault() == OnFault::Skip,
+        _ if !is_question => loaded.plugin.on_fault() == OnFault::Skip,
         _ => loaded.plugin.lets_in_unjudged(),
     };
     (!is_skipped).then(|| error.to_string())

@@ -59,6 +59,13 @@ impl JobManager {
         );
     }
 
+    /// A request of a plugin that was not granted to make it.
+    pub(crate) fn plugin_refused(&mut self, context: &Context, plugin: &str, tag: &str) {
+        if let Ok(tag) = tag.parse() {
+            self.plugin_answer(context, plugin, tag, Err(Errno::EPERM.into()));
+        }
+    }
+
     fn plugin_answer(
         &mut self,
         context: &Context,
