@@ -33,6 +33,7 @@ use crate::failure::{Failure, Outcome};
 use crate::job_output::Entry;
 use crate::mpir;
 use crate::signal::{Ended, describe};
+use crate::when;
 
 /// How long a job whose input is refused may take to turn out to be over.
 const GRACE: Duration = Duration::from_secs(3);
@@ -88,6 +89,9 @@ struct Session<'a> {
     exit_code: u8,
     fatal: bool,
     finished: bool,
+    /// When this began, and whether the job had ended by then.
+    since: f64,
+    was_over: bool,
     output_started: bool,
     interrupted: Option<Instant>,
     input: Option<Input>,
@@ -140,6 +144,8 @@ impl Attach {
             exit_code: 1,
             fatal: false,
             finished: false,
+            since: when::now(),
+            was_over: false,
             output_started: false,
             interrupted: None,
             input: None,
@@ -282,6 +288,7 @@ impl Session<'_> {
             "exception" => self.exception(&event)?,
             "finish" => {
                 let Finish { status } = event.context_as().map_err(Failure::new)?;
+                self.was_over = event.timestamp < self.since;
                 self.finish(status);
             }
             _ => {}

@@ -34,6 +34,11 @@ const QUESTIONS: &[(&str, &str)] = &[
     ("update", "flux update -v $held duration=1h; soon 1h flux jobs -no '{duration!F}' $held"),
     ("pgrep", "flux pgrep slee; flux pgrep nothing; echo $?"),
     ("tree", "flux pstree --ascii -L0"),
+    (
+        "reload",
+        "allocated() { flux module stats sched-simple | grep -o '\"allocated\": [0-9]*'; }; \
+         allocated; flux module reload sched-simple; soon '\"allocated\": 1' allocated",
+    ),
     ("count", "flux job cancelall; flux cancel --all --dry-run"),
     ("pending", "flux job cancelall -s PENDING -f"),
     (
@@ -45,12 +50,19 @@ const QUESTIONS: &[(&str, &str)] = &[
     ("canceled", "flux jobs -no '{status} {inactive_reason}' $long $held"),
     ("inactive", "flux cancel $good; echo $?"),
     ("watch", "flux watch $bad; echo $?"),
+    ("input-late", "echo more | flux job attach $good; echo $?"),
+    ("no-input-late", "flux job attach $good </dev/null; echo $?"),
     ("top", "flux top </dev/null; echo $?"),
     ("purge", "flux job purge --num-limit=0; flux job purge -f --num-limit=0"),
     (
         "idle",
         "soon '0 running, 0 completed, 0 failed, 0 pending, 4 inactive purged' \
          flux jobs --stats-only; flux jobs --stats-only >/dev/null; echo $?",
+    ),
+    (
+        "rc-file",
+        "for rc in initrc=/nonexistent userrc=/dev/null; do \
+         flux run -o $rc true 2>&1 | grep -o 'loading rc file.*' | sort -u; done",
     ),
 ];
 
@@ -143,6 +155,7 @@ fn jobs_are_listed_explained_and_controlled() {
         ("update", "flux-update: INFO: updated attributes.system.duration to 3600.0\n1h".into()),
         ("pgrep", format!("{long}\n1")),
         ("tree", ".\n`-- sleep".into()),
+        ("reload", "\"allocated\": 1\n\"allocated\": 1".into()),
         (
             "count",
             "flux-job: Command matched 2 jobs (-f to confirm)\nflux-cancel: Would cancel 2 jobs"
@@ -152,12 +165,20 @@ fn jobs_are_listed_explained_and_controlled() {
         ("canceled", "CANCELED Canceled: why not\nCANCELED Canceled".into()),
         ("inactive", format!("flux-cancel: ERROR: {good}: job is inactive\n1")),
         ("watch", "output\n3".into()),
+        ("input-late", "flux-job: stdin not accepted by job\n1".into()),
+        ("no-input-late", "0".into()),
         ("top", "flux-top: stdin is not a terminal\n1".into()),
         (
             "purge",
             "use --force to purge 4 of 4 inactive jobs\npurged 4 inactive jobs, 0 remaining".into(),
         ),
         ("idle", "0 running, 0 completed, 0 failed, 0 pending, 4 inactive purged\n1".into()),
+        (
+            "rc-file",
+            "loading rc file /nonexistent: No such file or directory\nloading rc file /dev/null: \
+             this shell reads no rc files; submit without -o userrc"
+                .into(),
+        ),
     ];
     let wrong: Vec<_> = expected
         .iter()

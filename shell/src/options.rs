@@ -12,9 +12,9 @@ use serde_json::{Map, Value};
 
 use crate::fatal::Fatal;
 
-/// Options of this and other launchers that this shell knows but does not act on: initrc files
-/// and plugins are the C shell's, `mpi` selects one of its initrc files.
-const ACCEPTED: &[&str] = &["mpi", "initrc", "userrc", "sysmon", "per-resource"];
+/// Options of this and other launchers that this shell knows but does not act on: `mpi` selects one
+/// of the C shell's initrc files.
+const ACCEPTED: &[&str] = &["mpi", "sysmon", "per-resource"];
 
 #[derive(Debug, Default)]
 pub(crate) struct Options {

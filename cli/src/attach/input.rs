@@ -9,6 +9,7 @@ use flux_protocol::idset::Idset;
 use flux_protocol::message::Nodeid;
 use flux_protocol::payload::encode_json;
 use flux_protocol::taskmap::Taskmap;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
@@ -17,6 +18,15 @@ use tokio::task::AbortHandle;
 use crate::failure::Failure;
 
 const CHUNK: usize = 64 << 10;
+
+/// Whether there is anything on standard input now; what is found out by reading some of it.
+pub(super) fn is_given() -> bool {
+    use std::os::fd::AsFd as _;
+    let stdin = std::io::stdin();
+    let mut ready = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    let is_ready = poll(&mut ready, PollTimeout::ZERO).is_ok_and(|count| count > 0);
+    is_ready && nix::unistd::read(&stdin, &mut [0]).is_ok_and(|count| count > 0)
+}
 
 /// Input stops when this is dropped.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use flux_protocol::message::Nodeid;
 use flux_protocol::proctable::Row;
 use serde::Deserialize;
 
-use super::input::Input;
+use super::input::{self, Input};
 use super::terminal::Terminal;
 use super::{Heard, Session, debugger};
 use crate::failure::Failure;
@@ -93,6 +93,10 @@ impl Session<'_> {
                 self.terminal = Some(Terminal::attach(self.flux, topic, leader, tell)?);
                 Ok(())
             }
+            None if self.was_over => match self.how.read_only || !input::is_given() {
+                true => Ok(()),
+                false => Err(Failure::new("stdin not accepted by job")),
+            },
             None => {
                 self.input = self.input(&shell.service, leader)?;
                 self.start_input();

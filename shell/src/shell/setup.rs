@@ -14,6 +14,7 @@ use crate::input::Input;
 use crate::job::{Job, Tags};
 use crate::journal::Journal;
 use crate::log::Log;
+use crate::options::Options;
 use crate::output::Output;
 use crate::pmi::Pmi;
 use crate::rexec::Rexec;
@@ -109,6 +110,20 @@ struct Parts {
     tmpdir: JobTmpdir,
 }
 
+/// Who gives a file expects what is in it to be done. The files are Lua, which this shell does not
+/// run, so the job does not run without it either.
+fn refuse_rc_files(options: &Options) -> Result<(), Fatal> {
+    for name in ["initrc", "userrc"] {
+        let Some(path) = options.string(name)? else { continue };
+        let why = match std::fs::File::open(&path) {
+            Err(error) => crate::fatal::reason(&error),
+            Ok(_) => format!("this shell reads no rc files; submit without -o {name}"),
+        };
+        return Err(Fatal::new(None, format!("loading rc file {path}: {why}")));
+    }
+    Ok(())
+}
+
 async fn set_up(
     flux: &Client,
     job: &mut Job,
@@ -119,6 +134,7 @@ async fn set_up(
 ) -> Result<Parts, Fatal> {
     set_verbosity(job, log)?;
     change_directory(job, log)?;
+    refuse_rc_files(&job.jobspec.options)?;
     job.remap(log)?;
     for adjusted in job.layout.trim(&job.jobspec, job.shell_rank) {
         let (host, what) = (&job.hostname, adjusted.what);

@@ -13,6 +13,7 @@ use flux_protocol::eventlog::Event;
 use flux_protocol::fluid::JobId;
 use flux_protocol::message::Nodeid;
 use flux_protocol::payload::Empty;
+use flux_protocol::r::ResourceSet;
 use flux_protocol::rpc::job_list::{self, ListIdRequest, ListRequest};
 use flux_protocol::rpc::job_manager::{self, QueueStatusRequest, QueueStatusResponse};
 use flux_protocol::rpc::resource;
@@ -105,16 +106,26 @@ async fn surroundings(flux: &Client, job: &JobInfo) -> Surroundings {
         Err(_) => false,
     };
     let cores = status.ok().and_then(|status| {
-        let count = |r: &Value| {
+        let set = |r: &Value| {
             use serde::Deserialize as _;
-            flux_protocol::r::ResourceSet::deserialize(r).map_or(0, |set| set.ncores())
+            ResourceSet::deserialize(r).unwrap_or_default()
         };
-        let up = count(&status.all).saturating_sub(count(&status.down));
-        (up > 0).then(|| (up, count(&status.allocated)))
+        up_and_used(&set(&status.all), &set(&status.down), &set(&status.allocated))
     });
     // Where that can't be listed, the rest is told all the same.
     let ahead = ahead(flux, job).await.unwrap_or(0);
     Surroundings { queue, no_scheduler, cores, ahead }
+}
+
+/// Cores of nodes that are up, none without one, and those of them that are in use: jobs go on on
+/// nodes that were drained meanwhile.
+fn up_and_used(
+    all: &ResourceSet,
+    down: &ResourceSet,
+    allocated: &ResourceSet,
+) -> Option<(u64, u64)> {
+    let up = all.diff(down).ncores();
+    (up > 0).then(|| (up, allocated.diff(down).ncores()))
 }
 
 /// Jobs in the same queue that have their turn before this one.
@@ -262,6 +273,21 @@ mod tests {
             blocked: None,
             parent: None,
         }
+    }
+
+    #[test]
+    fn cores_of_a_drained_node_are_neither_up_nor_in_use() {
+        let set = |ranks: &str| {
+            ResourceSet::decode(&format!(
+                r#"{{"version":1,"execution":{{"R_lite":[{{"rank":"{ranks}","children":{{"core":"0-3"}}}}],
+                "starttime":0,"expiration":0,"nodelist":["n[{ranks}]"]}}}}"#
+            ))
+            .unwrap()
+        };
+        let none = ResourceSet::default();
+        assert_eq!(up_and_used(&set("0-2"), &set("1"), &set("0-1")), Some((8, 4)));
+        assert_eq!(up_and_used(&set("0-2"), &none, &set("0-1")), Some((12, 8)));
+        assert_eq!(up_and_used(&set("0"), &set("0"), &none), None);
     }
 
     #[test]
