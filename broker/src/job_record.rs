@@ -1,6 +1,7 @@
 //! The record of a job that plugins are given, read from its jobspec.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -33,6 +34,32 @@ struct System<'a> {
     job: Value,
     #[serde(borrow)]
     constraints: Option<&'a RawValue>,
+}
+
+/// Whether execution of the job is simulated: `attributes.system.exec.test`.
+pub fn is_simulated(jobspec: &str) -> bool {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Jobspec {
+        attributes: Attributes,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Attributes {
+        system: System,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct System {
+        exec: Exec,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Exec {
+        test: Option<IgnoredAny>,
+    }
+    let spec = serde_json::from_str::<Jobspec>(jobspec);
+    spec.is_ok_and(|spec| spec.attributes.system.exec.test.is_some())
 }
 
 /// What the jobspec says; the rest of the record is that of a new job without an id. What can't
@@ -155,6 +182,17 @@ fn count(value: &Value) -> Option<types::Count> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_is_simulated_by_its_test_table_alone() {
+        let simulated =
+            |system: &str| is_simulated(&format!("{{\"attributes\":{{\"system\":{system}}}}}"));
+        assert!(simulated("{\"exec\":{\"test\":{\"run_duration\":\"1s\"}},\"duration\":0}"));
+        for other in ["{}", "{\"exec\":{}}", "{\"exec\":{\"bulkexec\":{}}}", "{\"exec\":7}"] {
+            assert!(!simulated(other), "{other}");
+        }
+        assert!(!is_simulated("{}") && !is_simulated(""));
+    }
 
     #[test]
     fn a_request_for_more_than_can_be_counted_is_a_request_for_very_many() {

@@ -26,7 +26,7 @@ use flux_protocol::message::Message;
 use flux_protocol::payload::{Empty, decode_json};
 use flux_protocol::rpc::Who;
 use flux_protocol::rpc::job_exec as rpc;
-use flux_protocol::rpc::job_manager;
+use flux_protocol::rpc::{job_manager, kvs};
 use serde::Deserialize;
 
 use crate::call::{Call, Sender};
@@ -129,6 +129,14 @@ impl Service for JobExec {
             "max-kill-count": settings.max_kill_count,
             "jobs": jobs,
         }))
+    }
+
+    /// What the KVS was given and nobody waited for is in it before the service goes.
+    async fn stop(self, context: &Context) {
+        let none = guest::commit(context.handle(), kvs::PRIMARY, 0, Vec::new());
+        if let Err(failure) = none.await {
+            context.log(Severity::Err, format!("could not store the last logs: {failure}"));
+        }
     }
 }
 

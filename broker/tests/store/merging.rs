@@ -69,6 +69,32 @@ fn those_that_must_not_be_merged_keep_their_place() {
 }
 
 #[test]
+fn one_that_nobody_waits_for_joins_the_next() {
+    run(async {
+        let instance = memory_only(&[]).await;
+        let alone = instance.commit(commit::LAZY, vec![append("log", b"0")]).await.unwrap();
+        assert_eq!(alone.rootseq, 1);
+        for n in 1..=50_u8 {
+            let lazy = [(commit::LAZY, vec![append("log", &[n])])];
+            let lazy = commit_all(&instance, &lazy);
+            let eager = async {
+                // Several turns of the service, in which it could have begun.
+                instance.get("log").await.unwrap();
+                instance.commit(0, vec![append("log", &[n])]).await.unwrap()
+            };
+            let (lazy, eager) = tokio::join!(biased; lazy, eager);
+            assert!(lazy[0].as_ref().unwrap().rootseq <= eager.rootseq);
+        }
+        // A machine that is slow enough lets some have their own.
+        let last = instance.commit(0, vec![put("end", b"")]).await.unwrap().rootseq;
+        assert!(last < 102, "{last} roots, as if all had begun at once");
+        let expected: Vec<u8> = b"0".iter().copied().chain((1..=50).flat_map(|n| [n, n])).collect();
+        assert_eq!(instance.get("log").await.unwrap(), expected);
+        instance.stop().await;
+    });
+}
+
+#[test]
 fn one_bad_transaction_fails_alone_and_leaves_nothing() {
     run(async {
         let instance = memory_only(&[]).await;
@@ -95,7 +121,7 @@ fn transaction() -> impl Strategy<Value = (u32, Vec<kvs::Op>)> {
             _ => put(&key, &data),
         },
     );
-    let flags = prop_oneof![4 => Just(0), 1 => Just(commit::NO_MERGE)];
+    let flags = prop_oneof![4 => Just(0), 1 => Just(commit::NO_MERGE), 2 => Just(commit::LAZY)];
     (flags, prop::collection::vec(op, 1..4))
 }
 

@@ -38,6 +38,9 @@ pub mod commit {
     pub const TXN_COMPACT: u32 = 2;
     /// The response says that content and root are on disk. In the primary namespace only.
     pub const SYNC: u32 = 4;
+    /// Nobody waits for it: apply it with the next transaction of the namespace that somebody
+    /// waits for, or a moment later. Not of flux-core.
+    pub const LAZY: u32 = 1 << 16;
 }
 
 /// Bit of [`Op::flags`]: append to the value rather than replace it.

@@ -7,7 +7,7 @@ use flux_protocol::errno::Errno;
 use flux_protocol::eventlog::Event;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
-use flux_protocol::rpc::kvs;
+use flux_protocol::rpc::kvs::{self, commit::LAZY};
 use flux_protocol::treeobj::Treeobj;
 use serde_json::{Value, json};
 
@@ -56,13 +56,14 @@ impl Guest {
     }
 
     /// Begin the job's `exec.eventlog`, and make `guest` in the job's directory a link to the
-    /// namespace.
+    /// namespace. Nobody need wait for either: what is told of the job from the first poll on is
+    /// in the KVS after them.
     pub(super) async fn open(&self, context: &Context) -> Result<(), Failure> {
         let handle = context.handle();
         let link = Treeobj::symlink(Some(&self.namespace), ".");
         let events = vec![event_op("init", None)?, event_op("starting", None)?];
-        let log = self.commit(handle, &self.namespace, events);
-        let primary = self.commit(handle, kvs::PRIMARY, vec![self.op(Some(link))]);
+        let log = commit(handle, &self.namespace, 0, events);
+        let primary = commit(handle, kvs::PRIMARY, LAZY, vec![self.op(Some(link))]);
         let (log, primary) = tokio::join!(log, primary);
         log.and(primary)
     }
@@ -71,27 +72,17 @@ impl Guest {
         kvs::Op { key: format!("{}.guest", self.id.kvs()), flags: 0, dirent }
     }
 
-    async fn commit(
-        &self,
-        handle: &Handle,
-        namespace: &str,
-        ops: Vec<kvs::Op>,
-    ) -> Result<(), Failure> {
-        let namespace = namespace.to_owned();
-        handle.rpc::<kvs::Commit>(&kvs::CommitRequest { namespace, flags: 0, ops }).await?;
-        Ok(())
-    }
-
-    /// [`Guest::commit`], when there is room for it: what a job has done is not known elsewhere. Who
+    /// [`commit`], when there is room for it: what a job has done is not known elsewhere. Who
     /// finds the disk full says so, once for all jobs.
     async fn commit_in_the_end(
         &self,
         handle: &Handle,
         namespace: &str,
+        flags: u32,
         ops: Vec<kvs::Op>,
     ) -> Result<(), Failure> {
         loop {
-            match self.commit(handle, namespace, ops.clone()).await {
+            match commit(handle, namespace, flags, ops.clone()).await {
                 Err(failure) if failure.errno == Errno::ENOSPC => {
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
@@ -112,7 +103,7 @@ impl Guest {
                 events.push(event_op("complete", Some(&json!({ "status": status })))?);
             }
             events.push(event_op("done", None)?);
-            self.commit_in_the_end(context.handle(), &self.namespace, events).await
+            self.commit_in_the_end(context.handle(), &self.namespace, 0, events).await
         };
         if let Err(failure) = result.await {
             let text = format!("{}: exec.eventlog: {failure}", self.id.f58());
@@ -120,17 +111,25 @@ impl Guest {
         }
     }
 
-    /// Move what is in the namespace into the job's directory.
-    pub(super) async fn link(&self, context: &Context) -> Result<(), Failure> {
+    /// Move what is in the namespace into the job's directory. `tell` may say that the job is over
+    /// as soon as the move is on its way: the KVS takes what follows from that after it, and until
+    /// then the link leads to the namespace.
+    pub(super) async fn link(&self, context: &Context, tell: impl FnOnce()) -> Result<(), Failure> {
+        let root = self.root(context).await;
         let handle = context.handle();
+        let linked = async {
+            let link = vec![self.op(Some(Treeobj::dirref(root?)))];
+            self.commit_in_the_end(handle, kvs::PRIMARY, LAZY, link).await
+        };
+        let (linked, ()) = tokio::join!(biased; linked, async { tell() });
+        linked
+    }
+
+    async fn root(&self, context: &Context) -> Result<Blobref, Failure> {
         let request = kvs::GetrootRequest { namespace: self.namespace.clone(), flags: None };
-        let root = handle.rpc::<kvs::Getroot>(&request).await?;
-        let rootref: Blobref = root
-            .rootref
-            .parse()
-            .map_err(|_| Failure::new(Errno::EINVAL, "rootref of the namespace"))?;
-        let dirref = Treeobj::dirref(rootref);
-        self.commit_in_the_end(handle, kvs::PRIMARY, vec![self.op(Some(dirref))]).await
+        let root = context.handle().rpc::<kvs::Getroot>(&request).await?;
+        let invalid = |_| Failure::new(Errno::EINVAL, "rootref of the namespace");
+        root.rootref.parse().map_err(invalid)
     }
 
     pub(super) async fn remove(&self, context: &Context) {
@@ -140,6 +139,18 @@ impl Guest {
             context.log(Severity::Err, text);
         }
     }
+}
+
+/// `flags` are of [`kvs::commit`].
+pub(super) async fn commit(
+    handle: &Handle,
+    namespace: &str,
+    flags: u32,
+    ops: Vec<kvs::Op>,
+) -> Result<(), Failure> {
+    let namespace = namespace.to_owned();
+    handle.rpc::<kvs::Commit>(&kvs::CommitRequest { namespace, flags, ops }).await?;
+    Ok(())
 }
 
 /// The blobref of an empty directory, which every store knows.

@@ -225,11 +225,9 @@ impl Run {
         let timer = self.clone().watch_expiration(context.clone());
         // Whoever sees the start event may look for the logs in the guest directory.
         let run = async {
-            if let Err(failure) = guest.open(context).await {
-                let text = format!("{}: guest namespace: {failure}", self.id.f58());
-                context.log(Severity::Err, text);
-            }
-            let status = self.run_shells(context).await;
+            let (opened, status) =
+                tokio::join!(biased; guest.open(context), self.run_shells(context));
+            self.log_failure(context, opened);
             self.final_status(status)
         };
         let status = tokio::select! {
@@ -237,11 +235,15 @@ impl Run {
             never = timer => match never {},
         };
         guest.close(context, self.shells.leader_status(), Some(status)).await;
-        if let Err(failure) = guest.link(context).await {
+        let linked = guest.link(context, || self.finish(status)).await;
+        self.log_failure(context, linked);
+        guest.remove(context).await;
+    }
+
+    fn log_failure(&self, context: &Context, result: Result<(), Failure>) {
+        if let Err(failure) = result {
             context.log(Severity::Err, format!("{}: guest namespace: {failure}", self.id.f58()));
         }
-        self.finish(status);
-        guest.remove(context).await;
     }
 
     /// The shells were children of a broker that is gone, and are gone with it. So is the job's
@@ -252,18 +254,15 @@ impl Run {
         match Guest::create(context, self.id, self.userid).await {
             Ok(guest) => {
                 guest.close(context, None, None).await;
-                if let Err(failure) = guest.link(context).await {
-                    let text = format!("{}: guest namespace: {failure}", self.id.f58());
-                    context.log(Severity::Err, text);
-                }
+                let linked = guest.link(context, || self.release()).await;
+                self.log_failure(context, linked);
                 guest.remove(context).await;
             }
             Err(failure) => {
-                let text = format!("{}: guest namespace: {failure}", self.id.f58());
-                context.log(Severity::Err, text);
+                self.log_failure(context, Err(failure));
+                self.release();
             }
         }
-        self.release();
     }
 
     /// The status with which the job ends: one that was raised has not succeeded, whatever its

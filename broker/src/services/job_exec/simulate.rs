@@ -6,6 +6,7 @@
 //! duration ends so, too.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -13,14 +14,14 @@ use flux_protocol::errno::Errno;
 use flux_protocol::eventlog;
 use flux_protocol::failure::Failure;
 use flux_protocol::rpc::job_exec::StartEvent;
-use flux_protocol::rpc::kvs;
+use flux_protocol::rpc::kvs::{self, commit::LAZY};
 use flux_protocol::treeobj::Treeobj;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::Context;
-use super::guest::event_line;
+use super::guest::{commit, event_line};
 use super::run::Run;
 use super::timer;
 use crate::log::Severity;
@@ -114,19 +115,24 @@ pub(super) async fn run(run: &Rc<Run>, context: &Context, test: Result<Test, ser
         else => true,
     };
     if !is_started {
-        let status = run.final_status(TERMINATED);
-        log(run, context, &["init", "starting", "complete", "done"], status).await;
-        return run.finish_simulated(status);
+        return end(run, context, &["init", "starting", "complete", "done"], TERMINATED).await;
     }
     run.tell(StartEvent::Start {});
     if test.mocks("run") {
         run.tell_exception("exec", "mock run exception generated");
     }
     let duration = duration(run, context, &test);
-    // The job's time runs while its log is written.
-    let begun = log(run, context, &["init", "starting"], 0);
-    let ((), status) = tokio::join!(begun, last(run, context, &test, duration));
-    end(run, context, status).await;
+    // The job's time runs while its log is written, and may be over before.
+    let begun = async {
+        log(run, context, &["init", "starting"], 0).await;
+        std::future::pending::<Infallible>().await
+    };
+    let status = tokio::select! {
+        biased;
+        never = begun => match never {},
+        status = last(run, context, &test, duration) => status,
+    };
+    end(run, context, &["complete", "done"], status).await;
 }
 
 /// A job that ran before a restart has lost nothing by it, and goes on.
@@ -151,7 +157,7 @@ pub(super) async fn reattach(
         _ => Some(Duration::ZERO),
     };
     let status = last(run, context, &test, left).await;
-    end(run, context, status).await;
+    end(run, context, &["complete", "done"], status).await;
 }
 
 async fn start_time(run: &Run, context: &Context) -> Result<f64, Failure> {
@@ -184,10 +190,11 @@ async fn last(run: &Rc<Run>, context: &Context, test: &Test, duration: Option<Du
     }
 }
 
-async fn end(run: &Run, context: &Context, status: i32) {
+/// What is told follows its log into the KVS.
+async fn end(run: &Run, context: &Context, events: &[&str], status: i32) {
     let status = run.final_status(status);
-    log(run, context, &["complete", "done"], status).await;
-    run.finish_simulated(status);
+    let log = log(run, context, events, status);
+    tokio::join!(biased; log, async { run.finish_simulated(status) });
 }
 
 /// What can be said before the job starts; an error is the note of an exception.
@@ -248,9 +255,7 @@ async fn log(run: &Run, context: &Context, names: &[&str], status: i32) {
         flags: kvs::OP_APPEND,
         dirent: Some(Treeobj::val(text.as_bytes())),
     };
-    let namespace = kvs::PRIMARY.to_owned();
-    let request = kvs::CommitRequest { namespace, flags: 0, ops: vec![op] };
-    if let Err(failure) = context.handle().rpc::<kvs::Commit>(&request).await {
+    if let Err(failure) = commit(context.handle(), kvs::PRIMARY, LAZY, vec![op]).await {
         context.log(Severity::Err, format!("{}: exec.eventlog: {failure}", run.id().f58()));
     }
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 use super::job::State;
 use super::{Context, JobManager};
 use crate::call::Sender;
+use crate::job_record;
 use crate::log::Severity;
 
 /// The execution service, and how many of its jobs are not released.
@@ -49,6 +50,10 @@ impl JobManager {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.pending.start_sent = true;
         self.start.pending += 1;
+        // A simulated job has no shell, and does nothing that could be done twice.
+        if job_record::is_simulated(job.jobspec.get()) {
+            return self.send_start(context, id);
+        }
         self.store.then(context, move |manager, context, result| {
             manager.start_once_stored(context, id, result);
         });

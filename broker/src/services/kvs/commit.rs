@@ -1,6 +1,11 @@
 //! Transactions: from the request to the new root (rank 0), or to rank 0.
+//!
+//! Each batch writes the directories on the way to its keys anew, so fewer batches are less work.
+//! Those that nobody waits for (LAZY) start none: they are in the next, in the order in which all
+//! came, or in one of their own a moment later.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use flux_protocol::blobref::Blobref;
@@ -9,7 +14,7 @@ use flux_protocol::failure::Failure;
 use flux_protocol::kvs_key;
 use flux_protocol::message::{Flags, Nodeid};
 use flux_protocol::payload::{Empty, Payload, Raw, Raws};
-use flux_protocol::rpc::kvs::commit::{NO_MERGE, SYNC};
+use flux_protocol::rpc::kvs::commit::{LAZY, NO_MERGE, SYNC};
 use flux_protocol::rpc::{content, kvs as rpc};
 use flux_protocol::treeobj::Treeobj;
 
@@ -22,6 +27,8 @@ use crate::log::Severity;
 
 /// Transactions that become one root.
 const BATCH_MAX: usize = 4096;
+/// For how long transactions that nobody waits for linger.
+const LINGER_TIME: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(super) struct Transaction {
@@ -44,6 +51,10 @@ pub(super) struct Batch {
 // === impl Transaction ===
 
 impl Transaction {
+    fn is_lazy(&self) -> bool {
+        self.flags & (LAZY | SYNC) == LAZY
+    }
+
     pub(super) fn fail(self, failure: &Failure) -> Option<String> {
         match self.call {
             Some(call) => {
@@ -380,9 +391,25 @@ fn schedule(context: &Context<Kvs>, root: &mut Root) {
     if root.scheduled || root.batch.is_some() || root.queue.is_empty() {
         return;
     }
+    if root.queue.iter().all(Transaction::is_lazy) {
+        return linger(context, root);
+    }
     root.scheduled = true;
     let (then, namespace, id) = (context.clone(), root.name.clone(), root.id);
     context.later(move |kvs: &mut Kvs| kvs.next_batch(&then, &namespace, id));
+}
+
+fn linger(context: &Context<Kvs>, root: &mut Root) {
+    if std::mem::replace(&mut root.lingering, true) {
+        return;
+    }
+    let (then, namespace, id) = (context.clone(), root.name.clone(), root.id);
+    context.spawn(tokio::time::sleep(LINGER_TIME), move |kvs: &mut Kvs, ()| {
+        if let Some(root) = kvs.root_mut(&namespace, id) {
+            root.lingering = false;
+        }
+        kvs.next_batch(&then, &namespace, id);
+    });
 }
 
 fn changed_keys(transactions: &[Transaction]) -> BTreeMap<String, ()> {

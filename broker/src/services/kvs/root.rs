@@ -29,6 +29,8 @@ pub(super) struct Root {
     pub(super) batch: Option<Batch>,
     /// Rank 0: applying has been scheduled.
     pub(super) scheduled: bool,
+    /// Rank 0: the transactions that nobody waits for have their time.
+    pub(super) lingering: bool,
     /// Elsewhere: requests for transactions that rank 0 is to apply, by name.
     pub(super) relayed: HashMap<String, Call<rpc::Rootref>>,
     /// Requests that wait for a sequence number.
@@ -66,6 +68,7 @@ impl Root {
             queue: VecDeque::new(),
             batch: None,
             scheduled: false,
+            lingering: false,
             relayed: HashMap::new(),
             versions: Calls::default(),
             paused: None,
