@@ -1,7 +1,7 @@
 //! Broker attributes: small named values that clients can read.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flux_protocol::errno::Errno;
@@ -32,6 +32,8 @@ const TEST: &str = "test.";
 #[derive(Debug, Default)]
 pub struct Attrs {
     by_name: RefCell<BTreeMap<String, Attr>>,
+    /// Names of those that the command line gave.
+    given: RefCell<BTreeSet<String>>,
 }
 
 impl Attrs {
@@ -78,6 +80,17 @@ impl Attrs {
             .filter(|(_, attr)| attr.value.is_some())
             .map(|(name, _)| name.clone())
             .collect()
+    }
+
+    /// Set by the command line, before the broker sets any.
+    pub fn give(&self, name: &str, value: &str) {
+        self.put(name, value, Access::ReadOnly);
+        self.given.borrow_mut().insert(name.to_owned());
+    }
+
+    /// Whether the command line set it.
+    pub fn is_given(&self, name: &str) -> bool {
+        self.given.borrow().contains(name)
     }
 
     /// Set by the broker itself, whatever the access.

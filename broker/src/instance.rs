@@ -84,7 +84,7 @@ pub enum StartError {
 pub async fn run(options: Options) -> Result<u8, StartError> {
     let attrs = Attrs::default();
     for (name, value) in &options.attrs {
-        attrs.put(name, value, Access::ReadOnly);
+        attrs.give(name, value);
     }
     log::check_attrs(&attrs).map_err(StartError::LogAttr)?;
     let config = load_config(&options, &attrs)?;

@@ -140,6 +140,15 @@ fn is_level(value: &str) -> bool {
     value.parse::<i32>().is_ok_and(|level| level <= 7)
 }
 
+/// A level that is set at run time: beyond 7 there is none. EINVAL says so.
+pub fn check_level(name: &str, value: &str) -> Result<(), Failure> {
+    let level = name.starts_with("log-") && name.ends_with("-level");
+    match value.parse::<i64>() {
+        Ok(number) if level && number > 7 => Err(Failure::new(Errno::EINVAL, "invalid level")),
+        _ => Ok(()),
+    }
+}
+
 /// Check the `log-*` attributes of the command line. EINVAL names the attribute.
 pub fn check_attrs(attrs: &Attrs) -> Result<(), Failure> {
     let bad = |name: &str, why: &str| Failure::new(Errno::EINVAL, format!("{name}: {why}"));

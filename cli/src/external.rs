@@ -15,6 +15,12 @@ use crate::table::COMMANDS;
 const SIMILAR: usize = 3;
 const SUGGESTIONS: usize = 3;
 
+/// The program of command `name`, if there is one.
+pub(crate) fn find(context: &Context, name: &str) -> Option<PathBuf> {
+    let dirs = context.env.search_path();
+    dirs.iter().map(|dir| dir.join(format!("flux-{name}"))).find(|path| is_program(path))
+}
+
 /// Become the program of command `name`. Returns only if that fails.
 pub(crate) fn exec(context: &Context, name: &str, args: &[OsString], verbose: bool) -> Failure {
     if name.contains('/') {

@@ -379,17 +379,17 @@ fn a_state_directory_that_can_t_be_written_to_is_named() {
 struct Small(Child);
 
 impl Small {
-    fn mount(site: &mut Site, size: &str) -> Option<Small> {
+    fn mount(site: &mut Site, options: &str) -> Option<Small> {
         if !is_root() {
             println!("skipped: needs root, to mount a small file system");
             return None;
         }
-        let script = "mount -t tmpfs -o size=$1,mode=0700 none \"$0\" && echo && exec sleep 3600";
+        let script = "mount -t tmpfs -o $1 none \"$0\" && echo && exec sleep 3600";
         let state = site.path("state");
         let mut child = Command::new("unshare")
             .args(["--mount", "sh", "-c", script])
             .arg(&state)
-            .arg(size)
+            .arg(options)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -416,7 +416,7 @@ impl Drop for Small {
 #[test]
 fn a_full_disk_takes_no_jobs_loses_none_and_is_left_behind_when_there_is_room() {
     let mut site = Site::new();
-    let Some(_small) = Small::mount(&mut site, "4m") else { return };
+    let Some(_small) = Small::mount(&mut site, "size=4m,mode=0700") else { return };
     let mut broker = site.start();
     let mut accepted = vec![broker.succeeds("submit --urgency=0 true")];
     let filler = site.path("state/filler");
@@ -445,12 +445,29 @@ fn a_full_disk_takes_no_jobs_loses_none_and_is_left_behind_when_there_is_room() 
     broker.shutdown();
 }
 
+/// A file system is often mounted so that all may write to it, like /tmp: then the state is in a
+/// new directory there, and goes with the instance.
+#[test]
+fn a_full_disk_takes_no_jobs_where_a_place_like_tmp_is_named_for_the_state() {
+    let mut site = Site::new();
+    let Some(_small) = Small::mount(&mut site, "size=4m,mode=1777") else { return };
+    let broker = site.start();
+    let filler = site.path("state/filler");
+    fill(&site, &filler);
+    refused_jobs(&broker, &mut Vec::new());
+    broker.succeeds("resource list");
+    assert!(site.command("rm").arg(&filler).status().unwrap().success());
+    broker.until("submit --urgency=0 true", |said| said.starts_with('ƒ'));
+    assert_eq!(broker.succeeds("run echo goes-on"), "goes-on");
+    broker.shutdown();
+}
+
 /// What the broker has been given and can't write is kept, up to a limit; and what happens to jobs
 /// that run is written as soon as there is room, also what came when the limit was reached.
 #[test]
 fn what_happens_to_jobs_on_a_full_disk_is_not_lost_when_memory_for_it_is_full_too() {
     let mut site = Site::new();
-    let Some(_small) = Small::mount(&mut site, "160m") else { return };
+    let Some(_small) = Small::mount(&mut site, "size=160m,mode=0700") else { return };
     let broker = site.start();
     let go = site.path("go");
     let said = site.path("said");
@@ -535,8 +552,19 @@ fn fill(site: &Site, filler: &Path) {
     assert!(!filled.success(), "the disk is not full");
 }
 
-/// Submit until three are refused; those that the file itself still had room for are accepted.
+/// Jobs are refused, and the log says why.
 fn refuses_jobs(broker: &Broker, accepted: &mut Vec<String>) {
+    refused_jobs(broker, accepted);
+    // The store, the KVS and the job manager say it once each, however many jobs there are.
+    let complaints = broker.complaints();
+    for name in ["content.crit", "kvs.err", "job-manager.err"] {
+        let said = complaints.iter().filter(|line| line.contains("No space"));
+        assert_eq!(said.filter(|line| line.starts_with(name)).count(), 1, "{name}: {complaints:?}");
+    }
+}
+
+/// Submit until three are refused; those that the file itself still had room for are accepted.
+fn refused_jobs(broker: &Broker, accepted: &mut Vec<String>) {
     let mut refused = Vec::new();
     while refused.len() < 3 {
         let output = broker.flux(&["submit", "--urgency=0", "true"]);
@@ -549,11 +577,5 @@ fn refuses_jobs(broker: &Broker, accepted: &mut Vec<String>) {
     for text in &refused {
         assert!(text.contains("content.sqlite: No space left on device"), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");
-    }
-    // The store, the KVS and the job manager say it once each, however many jobs there are.
-    let complaints = broker.complaints();
-    for name in ["content.crit", "kvs.err", "job-manager.err"] {
-        let said = complaints.iter().filter(|line| line.contains("No space"));
-        assert_eq!(said.filter(|line| line.starts_with(name)).count(), 1, "{name}: {complaints:?}");
     }
 }

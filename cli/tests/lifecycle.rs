@@ -388,3 +388,20 @@ fn the_command_says_what_it_is_and_what_is_no_command() {
     assert_eq!((code, &*stdout), (Some(1), ""));
     assert!(stderr.starts_with(line), "{stderr}");
 }
+
+#[test]
+fn help_of_a_program_of_its_own_is_what_it_says_itself() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("flux-mine");
+    std::fs::write(&program, "#!/bin/sh\necho \"mine: $*\"\n").unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_flux"))
+        .args(["help", "mine"])
+        .env("FLUX_EXEC_PATH", dir.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, b"mine: --help\n");
+}

@@ -128,7 +128,7 @@ mod tests {
             "#!/bin/sh\n[ \"$1\" = help ] || exit 0\nmkdir -p \"$3\" && echo . >\"$3/flux.1\"\n";
         write(&programs.join("flux"), flux.as_bytes(), 0o755).unwrap();
         for name in ["flux-broker", "flux-shell", "flux-imp", "flux-account"] {
-            write(&programs.join(name), b"program", 0o755).unwrap();
+            write(&programs.join(name), b"#!/bin/sh\necho stub\n", 0o755).unwrap();
         }
     }
 

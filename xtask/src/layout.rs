@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::Error;
+use crate::{Error, help_page};
 
 /// A part of an installation that can be left out, but for the first.
 #[derive(Debug, Clone, Copy)]
@@ -39,11 +39,22 @@ enum From {
     Completion(&'static str),
     /// What `flux help` writes.
     ManPages,
+    /// Pages made from what `--help` of these programs, and of their commands, prints.
+    HelpPages(&'static [&'static str]),
     /// An empty folder.
     Empty,
 }
 
 const SCHED_PLUGINS: &[&str] = &["sched-graph", "sched-backfill", "sched-pool"];
+const ACCOUNTING_PROGRAMS: &[&str] = &[
+    "flux-account",
+    "flux-account-update-fshare",
+    "flux-account-priority-update",
+    "flux-account-shares",
+    "flux-account-pop-db",
+    "flux-account-export-db",
+    "flux-account-update-db",
+];
 const ACCOUNTING_PLUGINS: &[&str] = &["mf_priority"];
 
 pub(crate) const PACKAGES: &[Package] = &[
@@ -121,6 +132,11 @@ pub(crate) const PACKAGES: &[Package] = &[
             program("flux-account-pop-db", "usr/libexec/flux/cmd/flux-account-pop-db"),
             program("flux-account-export-db", "usr/libexec/flux/cmd/flux-account-export-db"),
             program("flux-account-update-db", "usr/libexec/flux/cmd/flux-account-update-db"),
+            File {
+                from: From::HelpPages(ACCOUNTING_PROGRAMS),
+                to: "usr/share/man/man1",
+                mode: 0o644,
+            },
             source(
                 "etc/examples/system/cron.d/accounting",
                 "usr/share/doc/flux-accounting/examples/cron.d/accounting",
@@ -188,6 +204,15 @@ pub(crate) fn install(
                     .map_err(|e| Error(format!("flux help: {e}")))?;
                 if !status.success() {
                     return Err(Error(format!("flux help could not write to {}", to.display())));
+                }
+            }
+            From::HelpPages(names) => {
+                for name in names {
+                    let program = programs.join(name);
+                    if program.is_file() {
+                        let page = help_page::of(&program, name)?;
+                        write(&to.join(format!("{name}.1")), page.as_bytes(), file.mode)?;
+                    }
                 }
             }
             From::Empty => std::fs::create_dir_all(&to).map_err(|e| failed(&to, &e))?,
@@ -315,12 +340,16 @@ mod tests {
             .collect();
         names.push("flux-account".to_owned());
         for name in &names {
-            write(&programs.join(name), b"program", 0o755).unwrap();
+            let script = b"#!/bin/sh\necho \"What $1 $2 does\"\n";
+            write(&programs.join(name), script, 0o755).unwrap();
         }
         let package = PACKAGES.iter().find(|package| package.name == "flux-accounting").unwrap();
         install(package, &crate::source(), &programs, &dest).unwrap();
         for name in names {
             assert!(dest.join("usr/libexec/flux/cmd").join(&name).is_file(), "{name}");
+            let page = dest.join("usr/share/man/man1").join(format!("{name}.1"));
+            let page = std::fs::read_to_string(page).unwrap();
+            assert!(page.contains(&format!("{} \\- What", name.replace('-', "\\-"))), "{page}");
         }
         let script = "usr/share/doc/flux-accounting/examples/rc1.d/02-account-priority-update";
         let mode = dest.join(script).metadata().unwrap().permissions().mode();
@@ -333,7 +362,7 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for package in PACKAGES {
             for file in package.files {
-                let several = matches!(file.from, From::Plugins(_));
+                let several = matches!(file.from, From::Plugins(_) | From::HelpPages(_));
                 assert!(several || seen.insert(file.to), "{} of {}", file.to, package.name);
             }
         }

@@ -9,6 +9,7 @@
 //! that packaging tools can run cargo in their own way first.
 
 mod deb;
+mod help_page;
 mod layout;
 
 use std::path::{Path, PathBuf};

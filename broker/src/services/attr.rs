@@ -8,6 +8,7 @@ use flux_protocol::rpc::attr as rpc;
 use crate::attrs::Access;
 use crate::call::Sender;
 use crate::context::Context;
+use crate::log;
 use crate::methods::Methods;
 use crate::service::Service;
 
@@ -60,6 +61,7 @@ impl Attr {
         request: rpc::SetRequest,
         _: &Sender,
     ) -> Result<Empty, Failure> {
+        log::check_level(&request.name, &request.value)?;
         context.broker().attrs().set(&request.name, &request.value, request.force)?;
         context.broker().log().attrs_changed(context.broker().attrs());
         Ok(Empty)

@@ -14,6 +14,7 @@ use flux_protocol::stdlog::{Line, Severity};
 
 use crate::call::{Call, Calls, Sender};
 use crate::context::Context;
+use crate::log;
 use crate::methods::Methods;
 use crate::service::Service;
 
@@ -138,9 +139,7 @@ impl Log {
         if request.name != "log-stderr-level" {
             return Err(Failure::new(Errno::EINVAL, "unknown log attribute"));
         }
-        if request.value.parse::<i64>().is_ok_and(|level| level > 7) {
-            return Err(Failure::new(Errno::EINVAL, "invalid level"));
-        }
+        log::check_level(&request.name, &request.value)?;
         let attrs = context.broker().attrs();
         attrs.set(&request.name, &request.value, false)?;
         context.broker().log().attrs_changed(attrs);

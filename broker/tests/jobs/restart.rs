@@ -7,6 +7,7 @@ use flux_broker::services::sched::Sched;
 use flux_protocol::fluid::JobId;
 use flux_protocol::message::Nodeid;
 use flux_protocol::payload::decode_json;
+use flux_protocol::rpc::job_info::{Lookup, LookupRequest};
 use flux_protocol::rpc::{job_manager as rpc, sched};
 use serde_json::json;
 
@@ -131,10 +132,16 @@ fn inactive_jobs_are_purged_by_number_and_forgotten_everywhere() {
         assert_eq!(handle.rpc::<rpc::Purge>(&purge(false)).await.unwrap().count, 0);
         for (id, kept) in ids.iter().zip([false, false, false, true]) {
             let keys = vec!["eventlog".to_owned()];
-            let lookup = flux_protocol::rpc::job_info::LookupRequest { id: *id, keys, flags: 0 };
-            let found = handle.rpc::<flux_protocol::rpc::job_info::Lookup>(&lookup).await;
-            assert_eq!(found.is_ok(), kept);
+            let found = handle.rpc::<Lookup>(&LookupRequest { id: *id, keys, flags: 0 }).await;
+            match kept {
+                true => assert!(found.is_ok(), "{found:?}"),
+                false => assert_eq!(found.unwrap_err().to_string(), "eventlog: key not found"),
+            }
         }
+        let keys = vec!["eventlog".to_owned()];
+        let never = LookupRequest { id: JobId(12345), keys, flags: 0 };
+        let refused = handle.rpc::<Lookup>(&never).await.unwrap_err();
+        assert_eq!(refused.to_string(), "invalid job id");
         instance.stop().await;
     });
 }

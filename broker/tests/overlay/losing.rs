@@ -257,8 +257,9 @@ fn silent_child_is_torpid_until_it_speaks() {
         site.set("tbon.torpid_min", "1ms");
         site.set("tbon.torpid_max", "20ms");
         let leader = site.start(0).await;
-        // Between two of its heartbeats, which come at most once a second, it says nothing for
-        // longer than 20 ms.
+        // It does not know how little silence its parent bears: between two of its heartbeats,
+        // which come at most once a second, it says nothing for longer than 20 ms.
+        site.set("tbon.torpid_max", "0");
         let child = site.start(1).await;
         leader.until_logged("broker on h1 (rank 1) has been unresponsive for").await;
         leader.until_logged("broker on h1 (rank 1) is responsive now").await;

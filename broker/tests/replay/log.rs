@@ -106,6 +106,10 @@ fn levels_and_ring_size_change_at_run_time() {
         instance.broker.attrs().put("log-filename", file.to_string_lossy(), Access::Runtime);
         set("log-ring-size", "3").await;
         set("log-level", "6").await;
+        let beyond = SetRequest { name: "log-level".into(), value: "8".into(), force: true };
+        let refused = Handle::new(instance.broker.router().clone()).rpc::<Set>(&beyond).await;
+        assert!(refused.unwrap_err().to_string() == "invalid level");
+        assert_eq!(instance.broker.attrs().get("log-level").as_deref(), Some("6"));
         let log = instance.broker.log();
         for number in 0..5 {
             log.append(Severity::Info, "app", &format!("info {number}"));

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
 use crate::table::{self, GROUPS};
-use crate::{man, out, usage};
+use crate::{external, man, out, usage};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux help [COMMAND]")]
@@ -52,6 +52,9 @@ impl Help {
                 command.build();
                 out!("{}", usage::help(&command));
                 Ok(0)
+            }
+            None if external::find(&context, name).is_some() => {
+                Err(external::exec(&context, name, &["--help".into()], false))
             }
             None => Err(Failure::new(format_args!("there is no manual page for {name}"))),
         }

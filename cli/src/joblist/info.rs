@@ -294,7 +294,8 @@ impl Row for JobInfo {
             "t_remaining" => self.remaining().into(),
             "returncode" => self.returncode().into(),
             "dependencies" => self.dependencies().join(",").into(),
-            "uri" => self.uri().into(),
+            // A word, so that scripts can tell: completions look for it.
+            "uri" => self.uri().unwrap_or("None").into(),
             "contextual_info" => reason::info(self).into(),
             "contextual_time" => match self.state() {
                 Some(State::Depend | State::Priority | State::Sched) => {
@@ -343,7 +344,7 @@ mod tests {
         assert_eq!(text(&job, "annotations.user.a"), "1");
         assert_eq!(text(&job, "sched.resource_summary"), "rank0/core0");
         assert_eq!(text(&job, "sched.none.none"), "");
-        assert_eq!(text(&job, "priority"), "");
+        assert_eq!((text(&job, "priority"), text(&job, "uri")), (String::new(), "None".into()));
     }
 
     #[test]

@@ -77,12 +77,14 @@ fn denied(failure: Failure) -> Failure {
     }
 }
 
-/// Is it the key that does not exist, or the whole job?
+/// Is it the key that does not exist, or the whole job? Of a job that was purged, the directories
+/// above its own are still there, as those of no id that was never given.
 async fn missing(handle: &Handle, dir: &str, failure: Failure, key: &str) -> Failure {
     if failure.errno != Errno::ENOENT {
         return failure;
     }
-    let text = match kvs_read::treeobj(handle, dir).await {
+    let above = dir.rsplit_once('.').map_or(dir, |(above, _)| above);
+    let text = match kvs_read::treeobj(handle, above).await {
         Err(failure) if failure.errno == Errno::ENOENT => "invalid job id".to_owned(),
         _ => format!("{key}: key not found"),
     };

@@ -38,8 +38,10 @@ pub struct Store {
     /// One is to begin at its time.
     gathering: bool,
     commits: u64,
-    /// There is a place from which the next instance starts: every commit is on the disk before
-    /// it is answered, so that a crash takes back nothing that somebody may have seen.
+    /// Somebody said where the state is to be: every commit is on the disk before it is answered,
+    /// so that a crash takes back nothing that somebody may have seen. It is so also where the
+    /// state is below a place like /tmp, and goes with the instance: when that place is full, who
+    /// submits hears of it.
     durable: bool,
     /// Why the last commit failed.
     trouble: Option<Failure>,
@@ -62,7 +64,8 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     pub(super) fn new(context: &Context) -> Store {
-        let durable = context.broker().attrs().kept_statedir().is_some();
+        let attrs = context.broker().attrs();
+        let durable = attrs.kept_statedir().is_some() || attrs.is_given("statedir");
         Store { durable, ..Store::default() }
     }
 
