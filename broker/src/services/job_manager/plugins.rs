@@ -13,7 +13,8 @@ mod outgoing;
 mod request;
 mod state;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use flux_protocol::errno::Errno;
 use flux_protocol::eventlog::Event as LogEvent;
@@ -108,6 +109,8 @@ impl Plugins {
         let jobs = SharedJobs::default();
         let (host, notices) = crate::plugin_host::plugin_host(context.broker(), jobs.clone());
         context.log(Severity::Info, format!("plugins: host ABI {HOST_ABI}"));
+        let states = state::restore(context.handle()).await?;
+        let (builtin, states) = load_builtin(&host, states).await;
         let mut plugins = Plugins {
             host,
             loaded: Vec::new(),
@@ -120,12 +123,11 @@ impl Plugins {
             next_token: 1,
             subscriptions: HashMap::new(),
             notices: Some(notices),
-            states: state::restore(context.handle()).await?,
+            states,
             expiration: None,
         };
-        for (name, file) in BUILTIN {
-            let spec = PluginSpec::named(*file);
-            match load(&plugins.host, &spec, &plugins.states).await {
+        for (name, loaded) in builtin {
+            match loaded {
                 Ok(plugin) => plugins.push(context, plugin, name),
                 Err(error) => context.log(Severity::Err, format!("builtin plugin: {error}")),
             }
@@ -487,13 +489,39 @@ fn identifier(name: &str) -> String {
 }
 
 /// Load a plugin with what it has kept.
+/// All of them side by side: an instance that starts waits for them.
+async fn load_builtin(
+    host: &PluginHost,
+    states: state::States,
+) -> (Vec<(&'static str, Result<Plugin, LoadError>)>, state::States) {
+    let states = Rc::new(states);
+    let start = |file: &'static str| {
+        let (host, states) = (host.clone(), states.clone());
+        tokio::task::spawn_local(
+            async move { load(&host, &PluginSpec::named(file), &states).await },
+        )
+    };
+    let loads: Vec<_> = BUILTIN.iter().map(|(name, file)| (*name, *file, start(file))).collect();
+    let mut loaded = Vec::with_capacity(loads.len());
+    for (name, file, load) in loads {
+        let outcome = load.await.unwrap_or_else(|error| {
+            Err(LoadError::Module { name: file.to_owned(), reason: error.to_string() })
+        });
+        loaded.push((name, outcome));
+    }
+    (loaded, Rc::unwrap_or_clone(states))
+}
+
 async fn load(
     host: &PluginHost,
     spec: &PluginSpec,
     states: &state::States,
 ) -> Result<Plugin, LoadError> {
-    let name = host.manifest(spec).await?.name;
-    let values = states.get(&name).cloned().unwrap_or_default();
+    // Whose name is in the file is needed only where there is anything by a name.
+    let values = match states.is_empty() {
+        true => BTreeMap::new(),
+        false => states.get(&host.manifest(spec).await?.name).cloned().unwrap_or_default(),
+    };
     host.load(spec, Kind::Jobtap, values).await
 }
 
