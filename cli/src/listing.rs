@@ -27,6 +27,7 @@ mod sort;
 mod spec;
 mod template;
 mod value;
+mod yaml;
 
 pub(crate) use self::spec::SpecError;
 pub(crate) use self::value::{Value, local_time};

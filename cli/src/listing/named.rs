@@ -1,5 +1,5 @@
 //! Formats that are called by name: those of the command, and those of the user's configuration in
-//! `flux/COMMAND.toml` (or `.json`) of the folders that the XDG base directory specification names.
+//! `flux/COMMAND.toml` (or `.json`, `.yaml`) of the folders that the XDG base directory specification names.
 //!
 //! ```toml
 //! [formats.mine]
@@ -7,13 +7,15 @@
 //! format = "{id} {name}"
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::yaml;
 use crate::environment::Environment;
-use crate::failure::Failure;
-use crate::{outln, toml_files};
+use crate::failure::{Failure, strerror};
+use crate::outln;
+use crate::toml_files::{self, FilesError};
 
 /// A format that a command brings along.
 #[derive(Debug, Clone, Copy)]
@@ -130,8 +132,7 @@ impl Formats {
         for file in self.files(env) {
             let bad =
                 |reason: &str| Failure::new(format_args!("ERROR: {}: {reason}", file.display()));
-            let mut config =
-                toml_files::read(&file).map_err(|e| Failure::new(format_args!("ERROR: {e}")))?;
+            let mut config = read(&file).map_err(|e| Failure::new(format_args!("ERROR: {e}")))?;
             if let Some(subcommand) = self.subcommand {
                 if let Some(key) = config.keys().find(|key| !self.tables.contains(&key.as_str())) {
                     return Err(bad(&format!("invalid key {key}")));
@@ -183,11 +184,25 @@ impl Formats {
             (None, Some(home)) => dirs.push(PathBuf::from(home).join(".config")),
             (None, None) => {}
         }
-        let names = ["json", "toml"].map(|suffix| format!("flux/{}.{suffix}", self.command));
+        let names =
+            ["json", "toml", "yaml"].map(|suffix| format!("flux/{}.{suffix}", self.command));
         dirs.iter()
             .flat_map(|dir| names.iter().map(move |name| dir.join(name)))
             .filter(|path| path.is_file())
             .collect()
+    }
+}
+
+fn read(file: &Path) -> Result<Map<String, Value>, FilesError> {
+    if file.extension().is_none_or(|extension| extension != "yaml") {
+        return toml_files::read(file);
+    }
+    let path = file.to_owned();
+    match std::fs::read_to_string(file) {
+        Ok(text) => {
+            yaml::parse(&text).map_err(|(line, reason)| FilesError::Syntax { path, line, reason })
+        }
+        Err(e) => Err(FilesError::Read { path, reason: strerror(&e) }),
     }
 }
 
