@@ -37,6 +37,8 @@ fn guests_run_jobs_as_themselves_and_leave_those_of_others_alone() {
 
     the_imps_configuration_is_read_at_each_job(&instance);
     others_can_t_touch_a_job(&instance);
+    only_the_owner_cancels_jobs_of_all_users(&instance);
+    a_guest_has_plugins_in_an_instance_of_his_own_alone(&instance);
     forged_requests_are_not_taken(&instance);
     what_was_not_signed_is_not_run(&instance);
     without_an_imp_only_the_owners_jobs_run(&instance);
@@ -160,6 +162,41 @@ fn others_can_t_touch_a_job(instance: &Instance) {
     instance.ask(ALICE, "job-manager.kill", kill).unwrap();
     instance.eventlog_of_ended(id);
     wait_until("the process ends", || !runs(&pid));
+}
+
+fn only_the_owner_cancels_jobs_of_all_users(instance: &Instance) {
+    let held = |user| {
+        let outcome = instance.flux(user, &["submit", "--urgency=hold", "true"]);
+        outcome.assert_success();
+        outcome.stdout.trim().to_owned()
+    };
+    let [alice, bob, owner] = [held(ALICE), held(BOB), held(FLUX)];
+    let active = || {
+        let listed = instance.flux(FLUX, &["jobs", "-A", "-no", "{id}"]);
+        [&alice, &bob, &owner].map(|id| listed.stdout.lines().any(|line| line == id))
+    };
+    let all = instance.flux(BOB, &["job", "cancelall", "--user=all", "-f"]);
+    all.assert_failure();
+    assert!(all.stderr.contains("guests can only raise exceptions on their own jobs"), "{all:?}");
+    assert_eq!(active(), [true, true, true]);
+    let hers = instance.flux(FLUX, &["job", "cancelall", "-u", ALICE.name, "-f"]);
+    assert!(hers.stderr.contains("Canceled 1 jobs (0 errors)"), "{hers:?}");
+    wait_until("hers is gone", || active() == [false, true, true]);
+    instance.flux(BOB, &["job", "cancelall", "-f"]).assert_success();
+    wait_until("his is gone", || active() == [false, false, true]);
+    instance.flux(FLUX, &["job", "cancelall", "--user=all", "-f"]).assert_success();
+    wait_until("all are gone", || active() == [false, false, false]);
+}
+
+fn a_guest_has_plugins_in_an_instance_of_his_own_alone(instance: &Instance) {
+    let load = ["jobtap", "load", "submit-hold.wasm"];
+    let refused = instance.flux(ALICE, &load);
+    refused.assert_failure();
+    assert!(refused.stderr.contains("Request requires owner credentials"), "{refused:?}");
+    let flux = instance.host.program("flux");
+    let script = format!("{0} {1} && {0} jobtap list", flux.display(), load.join(" "));
+    let own = instance.flux(ALICE, &["run", flux.to_str().unwrap(), "start", &script]);
+    assert_eq!(own.stdout, "submit-hold.wasm\n", "{own:?}");
 }
 
 fn submit(instance: &Instance, user: flux_guests::User, j: &str) -> Answer {
