@@ -100,7 +100,9 @@ impl ResourceLimiter for State {
 impl v1::host::Host for State {
     fn log(&mut self, level: Level, text: String) {
         if matches!(level, Level::Emerg | Level::Alert | Level::Crit | Level::Err) {
-            self.last_error = Some(text.trim_end().to_owned());
+            // It becomes the text of an error, which is one line.
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+            self.last_error = Some(lines.collect::<Vec<_>>().join(" "));
         }
         self.log.line(&self.plugin, level, &text);
     }
