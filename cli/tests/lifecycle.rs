@@ -404,4 +404,40 @@ fn help_of_a_program_of_its_own_is_what_it_says_itself() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(output.stdout, b"mine: --help\n");
+    // A page that another package has.
+    let Ok(man) = Command::new("man").arg("--version").output() else {
+        return println!("man is not installed: skipped");
+    };
+    let page = dir.path().join("man/man1/flux-mine.1");
+    std::fs::create_dir_all(page.parent().unwrap()).unwrap();
+    std::fs::write(&page, ".TH MINE 1\n.SH NAME\nmine \\- what is mine\n").unwrap();
+    let shown = Command::new(env!("CARGO_BIN_EXE_flux"))
+        .args(["help", "mine"])
+        .env("FLUX_EXEC_PATH", dir.path())
+        .env("MANPATH", dir.path().join("man"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.status.success() && text.contains("what is mine"), "{shown:?} {man:?}");
+}
+
+#[test]
+fn a_program_that_can_t_be_run_ends_the_instance_as_it_ends_a_shell() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let nonsense = dir.path().join("nonsense");
+    std::fs::write(&nonsense, "nonsense\n").unwrap();
+    std::fs::set_permissions(&nonsense, PermissionsExt::from_mode(0o755)).unwrap();
+    for (program, code) in [(nonsense, 126), (dir.path().join("nope"), 127)] {
+        let output = Command::new("timeout")
+            .args(["180", env!("CARGO_BIN_EXE_flux"), "start"])
+            .args(["-Sbroker.rc1_path=", "-Sbroker.rc3_path="])
+            .arg(program)
+            .env("PATH", path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+    }
 }

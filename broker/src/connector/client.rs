@@ -21,8 +21,9 @@ use crate::log::Severity;
 use crate::mailbox::Gate;
 use crate::router::{Router, Sink};
 
-/// Largest body of a frame that the owner may send, and that a guest may.
-const OWNER_FRAME_LIMIT: usize = 1 << 30;
+/// Largest body of a frame that the owner may send, and that a guest may: the owner's may hold a
+/// blob beyond the greatest that is stored by default, so that it is refused by its name.
+const OWNER_FRAME_LIMIT: usize = (1 << 30) + (1 << 20);
 const GUEST_FRAME_LIMIT: usize = 64 << 20;
 /// What the connector's own answers are sent as.
 const CONNECTOR_CRED: Credential =

@@ -1,7 +1,7 @@
 //! `flux help`, and the text of `flux --help`.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use clap::Args;
 
@@ -33,17 +33,10 @@ impl Help {
             Some(_) => command.clone(),
             None => format!("flux-{command}"),
         };
-        if has_page(&context, &page) {
-            let status = Command::new("man").arg(&page).envs(context.env.all()).status();
-            match status {
-                Ok(status) => {
-                    let code = status.code().and_then(|code| u8::try_from(code).ok());
-                    return Ok(code.unwrap_or(1));
-                }
-                // Without man(1) there is the same text below.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Failure::of("man", strerror(&e))),
-            }
+        if has_page(&context, &page)
+            && let Some(code) = show(&context, &page)?
+        {
+            return Ok(code);
         }
         let name = page.trim_start_matches("flux-");
         match table::find(name) {
@@ -53,12 +46,34 @@ impl Help {
                 out!("{}", usage::help(&command));
                 Ok(0)
             }
-            None if external::find(&context, name).is_some() => {
+            None if external::find(&context, name).is_some() && !man_has(&context, &page) => {
                 Err(external::exec(&context, name, &["--help".into()], false))
             }
-            None => Err(Failure::new(format_args!("there is no manual page for {name}"))),
+            // Other packages have pages, too; without any, man(1) says so.
+            None => show(&context, &page)?.ok_or_else(|| {
+                Failure::new(format_args!("no manual page for {name}: man(1) is not installed"))
+            }),
         }
     }
+}
+
+/// Have man(1) show a page; its exit code, or nothing where it is not installed.
+fn show(context: &Context, page: &str) -> Result<Option<u8>, Failure> {
+    match Command::new("man").arg(page).envs(context.env.all()).status() {
+        Ok(status) => {
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            Ok(Some(code.unwrap_or(1)))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Failure::of("man", strerror(&e))),
+    }
+}
+
+/// Whether man(1) knows a page of anybody's.
+fn man_has(context: &Context, page: &str) -> bool {
+    let mut man = Command::new("man");
+    man.args(["-w", page]).envs(context.env.all());
+    man.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 fn has_page(context: &Context, page: &str) -> bool {

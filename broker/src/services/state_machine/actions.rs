@@ -109,7 +109,11 @@ impl Life {
         self.set_running(None);
         let (code, how) = match &status {
             Ok(status) => (rc::shell_exit_code(*status), rc::describe(*status)),
-            Err(error) => (127, format!("{error} (rc=127)")),
+            // As in a shell: what is not there, and what is there but can't be run.
+            Err(error) => {
+                let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+                (code, format!("{error} (rc={code})"))
+            }
         };
         self.set_exit_code(code);
         let severity = if code == 0 { Severity::Info } else { Severity::Err };
