@@ -80,10 +80,36 @@ pub enum StartError {
     Io(#[from] std::io::Error),
 }
 
+/// What a broker finds out by itself, whatever anybody says.
+const OWN_ATTRS: [&str; 18] = [
+    "rank",
+    "size",
+    "version",
+    "security.owner",
+    "parent-uri",
+    "instance-level",
+    "jobid",
+    "jobid-path",
+    "parent-kvs-namespace",
+    "broker.mapping",
+    "broker.pid",
+    "broker.starttime",
+    "broker.uuid",
+    "tbon.descendants",
+    "tbon.level",
+    "tbon.maxlevel",
+    "tbon.endpoint",
+    "tbon.parent-endpoint",
+];
+
 /// Run a broker to its end; the exit code of the process.
 pub async fn run(options: Options) -> Result<u8, StartError> {
     let attrs = Attrs::default();
     for (name, value) in &options.attrs {
+        if let Some(attr) = OWN_ATTRS.iter().find(|attr| *attr == name) {
+            let text = "attribute may not be set on the command line".to_owned();
+            return Err(StartError::Attr { attr, text });
+        }
         attrs.give(name, value);
     }
     log::check_attrs(&attrs).map_err(StartError::LogAttr)?;

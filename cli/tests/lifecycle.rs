@@ -441,3 +441,19 @@ fn a_program_that_can_t_be_run_ends_the_instance_as_it_ends_a_shell() {
         assert_eq!(output.status.code(), Some(code), "{output:?}");
     }
 }
+
+#[test]
+fn what_a_broker_finds_out_by_itself_is_not_set_on_the_command_line() {
+    for attr in ["rank", "broker.pid", "instance-level"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_flux"))
+            .args(["start", &format!("-S{attr}=5"), "true"])
+            .env("PATH", path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let line = format!("flux-broker: {attr}: attribute may not be set on the command line");
+        assert!(said.lines().any(|found| found == line), "{said}");
+    }
+}
