@@ -27,6 +27,31 @@ async fn default_priority_is_the_urgency() {
     assert_eq!(stats.callbacks["job.priority.get"].calls, 200);
 }
 
+#[test]
+fn bundled_plugins_import_functions_of_the_host_alone() {
+    let dist = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins-wasm/dist");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(dist).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "wasm") {
+            continue;
+        }
+        let module = std::fs::read(&path).unwrap();
+        for payload in wasmparser::Parser::new(0).parse_all(&module) {
+            if let wasmparser::Payload::ImportSection(imports) = payload.unwrap() {
+                for import in imports.into_imports() {
+                    let import = import.unwrap();
+                    let what =
+                        format!("{} imports {} {}", path.display(), import.module, import.name);
+                    assert!(import.module.starts_with("flux:plugin/"), "{what}");
+                }
+            }
+        }
+        seen += 1;
+    }
+    assert!(seen > 20, "{seen} modules");
+}
+
 // === The default scheduler ===
 
 fn cores(ranks: &str, cores: &str) -> Vec<Targets> {

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo xtask dist DESTDIR [--bin DIR]     an installable tree, with /usr and /etc below DESTDIR
 //! cargo xtask deb OUTDIR [--bin DIR]       flux-core, flux-security, flux-sched, flux-accounting
+//! cargo xtask seal MODULE...               plugins without WASI imports, in the place of those with
 //! ```
 //!
 //! `--bin` is where the built programs are, by default `target/release`. Nothing is built here, so
@@ -11,6 +12,7 @@
 mod deb;
 mod help_page;
 mod layout;
+mod seal;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,7 +39,9 @@ fn main() -> ExitCode {
 
 fn run(args: Vec<String>) -> Result<(), Error> {
     let source = source();
-    let usage = || Error("usage: cargo xtask dist DESTDIR|deb OUTDIR [--bin DIR]".to_owned());
+    let usage = || {
+        Error("usage: cargo xtask dist DESTDIR|deb OUTDIR [--bin DIR]|seal MODULE...".to_owned())
+    };
     let (mut words, mut programs) = (Vec::new(), source.join("target/release"));
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
@@ -56,6 +60,12 @@ fn run(args: Vec<String>) -> Result<(), Error> {
         ["deb", dir] => layout::PACKAGES
             .iter()
             .try_for_each(|package| deb::build(package, &source, &programs, Path::new(dir))),
+        ["seal", modules @ ..] if !modules.is_empty() => modules.iter().try_for_each(|path| {
+            let failed = |error: &dyn std::fmt::Display| Error(format!("{path}: {error}"));
+            let module = std::fs::read(path).map_err(|error| failed(&error))?;
+            let sealed = seal::seal(&module).map_err(|error| failed(&error))?;
+            std::fs::write(path, sealed).map_err(|error| failed(&error))
+        }),
         _ => Err(usage()),
     }
 }
