@@ -184,7 +184,8 @@ impl<'a> Run<'a> {
                 process.state = State::Done;
                 eprintln!("flux-exec: Error: rank {rank}: {}: {e}", self.name);
                 let code = match e.errno() {
-                    Errno::EPERM | Errno::EACCES => 126,
+                    // Of the program. A request that was refused (EPERM) is an error of its own.
+                    Errno::EACCES => 126,
                     Errno::ENOENT => 127,
                     Errno::EHOSTUNREACH => EX_NOHOST,
                     _ => 1,
