@@ -8,6 +8,7 @@ use bytes::Bytes;
 use flux_protocol::credential::Userid;
 use flux_protocol::hostlist::Hostlist;
 use flux_protocol::idset::Idset;
+use tokio::sync::watch;
 
 use crate::attrs::{Access, Attrs};
 use crate::config::Config;
@@ -31,6 +32,8 @@ pub struct Broker {
     router: Router,
     attrs: Attrs,
     config: RefCell<Rc<Config>>,
+    /// Whether rank 0's configuration is known here.
+    in_sync: watch::Sender<bool>,
     log: Logger,
     spans: Rc<Spans>,
     environment: Environment,
@@ -53,6 +56,7 @@ impl Broker {
             spans: Rc::new(Spans::from_environment(rank)),
             attrs,
             config: RefCell::new(Rc::new(config)),
+            in_sync: watch::Sender::new(rank == 0),
             environment: Environment::default(),
             connector: Rc::default(),
             pushed: Pushed::default(),
@@ -156,6 +160,18 @@ impl Broker {
     /// Put a configuration in place that all services have accepted.
     pub fn set_config(&self, config: Rc<Config>) {
         *self.config.borrow_mut() = config;
+    }
+
+    /// What the parent's configuration is has been heard for the first time.
+    pub fn set_config_in_sync(&self) {
+        self.in_sync.send_replace(true);
+    }
+
+    /// Resolves when this broker's configuration is that of rank 0.
+    pub async fn config_in_sync(&self) {
+        let mut in_sync = self.in_sync.subscribe();
+        // The sender is our own, so there is nothing that could fail.
+        let _ = in_sync.wait_for(|known| *known).await;
     }
 }
 

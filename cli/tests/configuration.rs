@@ -219,3 +219,20 @@ fn jobs_meet_the_validators_and_policies_of_the_configuration_alone() {
     let said = "[ingest.validator]: validator plugin 'nope' not found";
     assert!(err.contains(said), "{err}");
 }
+
+/// What rc1 loads there would start with another configuration otherwise.
+#[test]
+fn a_follower_knows_the_configuration_of_rank_0_before_it_goes_on() {
+    let dir = folder(&[]);
+    let line = "flux exec -r 1,3 flux dmesg";
+    let args = ["start", "-s", "4", "-Stbon.topo=kary:2", "-Slog-ring-size=4096", line];
+    let (code, out, err) = flux(dir.path(), None, &args);
+    assert_eq!(code, Some(0), "{err}");
+    for rank in ["[1]", "[3]"] {
+        let lines: Vec<&str> = out.lines().filter(|line| line.contains(rank)).collect();
+        let first = |what: &str| lines.iter().position(|line| line.contains(what));
+        let known = first("parent update ").unwrap_or_else(|| panic!("{out}"));
+        let goes_on = first("join->init").unwrap_or_else(|| panic!("{out}"));
+        assert!(known < goes_on, "{out}");
+    }
+}

@@ -30,8 +30,9 @@ use crate::methods::Methods;
 use crate::plugin::{check_pinned, default_path};
 use crate::service::Service;
 
-/// How long to wait before the parent is asked again, when it is not there.
-const PARENT_RETRY: Duration = Duration::from_millis(500);
+/// How long to wait before the parent is asked again, when it is not there. This broker does not go
+/// on before it has the answer, so it is short.
+const PARENT_RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub struct ConfigService {
@@ -187,8 +188,10 @@ impl ConfigService {
             (Some(call), result) => call.finish(result.map(|_| Empty)),
             (None, Err(failure)) => {
                 context.log(Severity::Err, format!("parent update: {failure}"));
+                context.broker().set_config_in_sync();
             }
             (None, Ok(changed)) => {
+                context.broker().set_config_in_sync();
                 let what = if changed.is_some() { "applied" } else { "ignored: no change" };
                 context.log(Severity::Debug, format!("parent update {what}"));
             }

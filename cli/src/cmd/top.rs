@@ -5,24 +5,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use flux_client::Client;
-use flux_protocol::message::Nodeid;
-use flux_protocol::payload::Empty;
-use flux_protocol::r::ResourceSet;
-use flux_protocol::rpc::resource;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
-use serde::Deserialize as _;
 use tokio::io::AsyncReadExt;
 
 use super::uri::resolve;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
-use crate::joblist::{Filter, JobInfo, JobStats, Query};
+use crate::joblist::JobInfo;
 use crate::term::When;
 
+mod level;
 mod screen;
 
-use self::screen::{Amount, Screen};
+use self::level::Level;
+use self::screen::Screen;
 
 /// Between two looks at the instance.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -58,6 +54,8 @@ enum Key {
     Quit,
     Up,
     Down,
+    Left,
+    Right,
     Enter,
     Back,
     Other,
@@ -80,8 +78,8 @@ impl Top {
                 context.connect_to(&uri).await?
             }
         };
-        let mut levels = vec![flux];
-        let mut screen = self.look(&levels).await?;
+        let mut levels = vec![Level::open(flux, self.queue.clone()).await];
+        let mut screen = look(&levels).await?;
         let terminal = RawTerminal::enter()?;
         let outcome = self.follow(&context, &mut levels, &mut screen).await;
         drop(terminal);
@@ -91,7 +89,7 @@ impl Top {
     async fn follow(
         &self,
         context: &Context,
-        levels: &mut Vec<Client>,
+        levels: &mut Vec<Level>,
         screen: &mut Screen,
     ) -> Outcome {
         let mut stdin = tokio::io::stdin();
@@ -106,19 +104,28 @@ impl Top {
                 count = stdin.read(&mut keys) => count.unwrap_or_default(),
                 _ = ticks.tick() => {
                     let selected = screen.selected;
-                    *screen = self.look(levels).await?;
-                    screen.select(selected);
+                    *screen = look(levels).await?;
+                    screen.selected = selected;
                     continue;
                 }
             };
             match Key::of(keys.get(..count).unwrap_or_default()) {
                 Key::Quit => return Ok(0),
-                Key::Up => screen.select(screen.selected.saturating_sub(1)),
-                Key::Down => screen.select(screen.selected + 1),
+                // Out of the instance that was entered last, or of the program.
                 Key::Back => {
-                    if levels.len() > 1 {
-                        levels.pop();
-                        *screen = self.look(levels).await?;
+                    levels.pop();
+                    if levels.is_empty() {
+                        return Ok(0);
+                    }
+                    *screen = look(levels).await?;
+                }
+                Key::Up => screen.select_previous(),
+                Key::Down => screen.select_next(),
+                key @ (Key::Left | Key::Right) => {
+                    if let Some(level) = levels.last_mut()
+                        && level.change_queue(key == Key::Right)
+                    {
+                        *screen = look(levels).await?;
                     }
                 }
                 Key::Enter => {
@@ -126,41 +133,13 @@ impl Top {
                     if let Some(uri) = screen.selected_job().and_then(JobInfo::uri)
                         && let Ok(flux) = context.connect_to(uri).await
                     {
-                        levels.push(flux);
-                        *screen = self.look(levels).await?;
+                        levels.push(Level::open(flux, None).await);
+                        *screen = look(levels).await?;
                     }
                 }
                 Key::Other => {}
             }
         }
-    }
-
-    /// Ask the innermost instance.
-    async fn look(&self, levels: &[Client]) -> Result<Screen, Failure> {
-        let Some(flux) = levels.last() else { return Ok(Screen::default()) };
-        let queues: Vec<String> = self.queue.iter().cloned().collect();
-        let query = Query {
-            filter: Filter::parse("running")?,
-            userid: u32::MAX,
-            queues: queues.clone(),
-            ..Query::default()
-        };
-        let resources = flux.rpc::<resource::SchedStatus>(Nodeid::ANY, &Empty).await.ok();
-        let amount = |pick: fn(&resource::SchedStatusResponse) -> &serde_json::Value| {
-            let r = resources.as_ref().map(pick);
-            r.and_then(|r| ResourceSet::deserialize(r).ok()).map_or(Amount::default(), |set| {
-                Amount { nodes: set.nnodes() as u64, cores: set.ncores(), gpus: set.ngpus() }
-            })
-        };
-        Ok(Screen {
-            title: title(flux, levels.len() - 1).await,
-            all: amount(|status| &status.all),
-            down: amount(|status| &status.down),
-            used: amount(|status| &status.allocated),
-            stats: JobStats::fetch(flux, &queues).await.unwrap_or_default(),
-            jobs: query.list(flux).await?,
-            selected: 0,
-        })
     }
 
     /// Write what is shown to the file that was asked for, without what moves the cursor.
@@ -192,26 +171,25 @@ fn terminal() -> (usize, usize) {
         .map_or((80, 24), |(width, height)| (usize::from(width.0), usize::from(height.0)))
 }
 
-async fn title(flux: &Client, depth: usize) -> String {
-    let text = async |name: &str| flux.attr(name).await.unwrap_or_default();
-    let id = match text("jobid").await {
-        id if id.is_empty() => "flux".to_owned(),
-        id => id,
-    };
-    let (size, version) = (text("size").await, text("version").await);
-    let inside = if depth > 0 { format!("  (inside, {depth} up)") } else { String::new() };
-    format!("{id}  size {size}  flux-{version}{inside}")
+/// Ask the innermost instance.
+async fn look(levels: &[Level]) -> Result<Screen, Failure> {
+    match levels.last() {
+        Some(level) => level.look(levels.len() - 1).await,
+        None => Ok(Screen::default()),
+    }
 }
 
 impl Key {
     fn of(bytes: &[u8]) -> Key {
         match bytes {
             // No terminal any more.
-            [] | [b'q' | 3 | 4, ..] => Key::Quit,
+            [] | [3 | 4, ..] => Key::Quit,
+            [b'q' | 0x7f, ..] | [0x1b] => Key::Back,
             [b'k', ..] | [0x1b, b'[' | b'O', b'A', ..] => Key::Up,
             [b'j', ..] | [0x1b, b'[' | b'O', b'B', ..] => Key::Down,
-            [b'\r' | b'\n' | b'l', ..] | [0x1b, b'[' | b'O', b'C', ..] => Key::Enter,
-            [b'h' | 0x7f, ..] | [0x1b, b'[' | b'O', b'D', ..] | [0x1b] => Key::Back,
+            [b'h', ..] | [0x1b, b'[' | b'O', b'D', ..] => Key::Left,
+            [b'l', ..] | [0x1b, b'[' | b'O', b'C', ..] => Key::Right,
+            [b'\r' | b'\n', ..] => Key::Enter,
             _ => Key::Other,
         }
     }
@@ -248,6 +226,9 @@ mod tests {
         assert_eq!(Key::of(b"j"), Key::Down);
         assert_eq!(Key::of(b"\r"), Key::Enter);
         assert_eq!(Key::of(b"\x1b"), Key::Back);
+        assert_eq!(Key::of(b"q"), Key::Back);
+        assert_eq!(Key::of(b"h"), Key::of(b"\x1b[D"));
+        assert_eq!(Key::of(b"\x1bOC"), Key::Right);
         assert_eq!(Key::of(b""), Key::Quit);
         assert_eq!(Key::of(b"x"), Key::Other);
     }

@@ -52,7 +52,14 @@ impl Life {
             return Event::ParentNone;
         }
         match self.peers().joined().await {
-            Ok(()) => parent_up(context).await,
+            Ok(()) => {
+                let event = parent_up(context).await;
+                // The modules that rc1 loads are to start with the configuration of rank 0.
+                if event == Event::ParentReady {
+                    context.broker().config_in_sync().await;
+                }
+                event
+            }
             Err(reason) => {
                 context.broker().log().append(Severity::Err, "broker", &reason);
                 self.fail();

@@ -1,5 +1,7 @@
 //! The screen as lines: bars of resources, numbers of jobs, a table of those that run.
 
+use flux_protocol::fluid::JobId;
+
 use crate::jobid;
 use crate::joblist::{JobInfo, JobStats};
 use crate::listing::cut_off;
@@ -23,18 +25,30 @@ pub(super) struct Screen {
     pub(super) used: Amount,
     pub(super) stats: JobStats,
     pub(super) jobs: Vec<JobInfo>,
-    /// Index of a job.
-    pub(super) selected: usize,
+    /// None is selected before a key asks for one.
+    pub(super) selected: Option<JobId>,
 }
 
 impl Screen {
-    /// Move to a job, or to the last one.
-    pub(super) fn select(&mut self, index: usize) {
-        self.selected = index.min(self.jobs.len().saturating_sub(1));
+    /// The next job, and after the last one the first.
+    pub(super) fn select_next(&mut self) {
+        let next = self.index().map_or(0, |index| index + 1);
+        self.selected = self.jobs.get(next).or(self.jobs.first()).map(|job| job.id);
+    }
+
+    /// The previous job, and before the first one the last.
+    pub(super) fn select_previous(&mut self) {
+        let previous = self.index().and_then(|index| index.checked_sub(1));
+        let job = previous.and_then(|index| self.jobs.get(index)).or(self.jobs.last());
+        self.selected = job.map(|job| job.id);
     }
 
     pub(super) fn selected_job(&self) -> Option<&JobInfo> {
-        self.jobs.get(self.selected)
+        self.index().and_then(|index| self.jobs.get(index))
+    }
+
+    fn index(&self) -> Option<usize> {
+        self.jobs.iter().position(|job| Some(job.id) == self.selected)
     }
 
     /// As many lines as there is room for.
@@ -65,7 +79,8 @@ impl Screen {
         lines.push(format!("\x1b[7m{:<width$}\x1b[0m", cut(heading)));
         // The selected job stays in sight.
         let room = height.saturating_sub(lines.len());
-        let first = (self.selected + 1).saturating_sub(room);
+        let selected = self.index();
+        let first = selected.map_or(0, |index| (index + 1).saturating_sub(room));
         for (index, job) in self.jobs.iter().enumerate().skip(first).take(room) {
             let line = cut(format!(
                 "{:>13.13} {}{:>8.8} {:>2} {:>6} {:>6} {:>7.7} {}",
@@ -78,7 +93,7 @@ impl Screen {
                 flux_protocol::fsd::python_format(job.runtime()),
                 job.str("name"),
             ));
-            lines.push(if index == self.selected {
+            lines.push(if Some(index) == selected {
                 format!("\x1b[7m{line:<width$}\x1b[0m")
             } else {
                 paint(color && job.is_instance(), sgr::BOLD_BLUE, &line)
@@ -125,12 +140,30 @@ mod tests {
             JobInfo::new(json!({ "id": id, "state": 16, "name": format!("job{id}") })).unwrap()
         };
         let mut screen = Screen { jobs: (1..=50).map(job).collect(), ..Screen::default() };
-        screen.select(99);
+        screen.select_previous();
         let lines = screen.lines(80, 12, false);
         assert_eq!(lines.len(), 12);
         assert!(lines[11].contains("job50"), "{lines:?}");
-        screen.select(0);
+        screen.select_next();
         assert!(screen.lines(80, 12, false)[6].contains("job1"));
         assert_eq!(screen.selected_job().unwrap().str("name"), "job1");
+    }
+
+    #[test]
+    fn the_selection_stays_with_its_job_and_goes_round() {
+        let job = |id: u64| JobInfo::new(json!({ "id": id, "state": 16 })).unwrap();
+        let mut screen = Screen { jobs: (1..=3).map(job).collect(), ..Screen::default() };
+        assert!(screen.selected_job().is_none());
+        screen.select_next();
+        screen.select_next();
+        assert_eq!(screen.selected_job().unwrap().id, screen.jobs[1].id);
+        let second = screen.jobs[1].id;
+        screen.jobs.remove(0);
+        assert_eq!(screen.selected_job().unwrap().id, second);
+        screen.select_previous();
+        assert_eq!(screen.selected_job().unwrap().id, screen.jobs[1].id);
+        screen.jobs.clear();
+        screen.select_next();
+        assert!(screen.selected_job().is_none());
     }
 }
