@@ -299,3 +299,40 @@ fn jobs_run_where_properties_hosts_and_ranks_say() {
     let invalid = "flux-resource: ERROR: Invalid resource state bogus specified";
     assert_eq!(rest[6..], ["0", invalid, "1"], "{output:?}");
 }
+
+#[test]
+fn flux_top_of_a_queue_counts_the_nodes_of_the_queue() {
+    let site = Site::new();
+    let r = site.r(&["--hosts=node[7-9]", "--cores=0", "--property=edge:0-1"]);
+    let queues = "[queues.edge]\nrequires = [\"edge\"]\n[queues.any]\n";
+    site.configure(&format!("{}{queues}", resource(&r, "noverify = true")));
+    let top = |options: &str| {
+        format!(
+            "script -qc 'TERM=xterm flux top {options} --test-exit --test-exit-dump=top' \
+             /dev/null >script.out </dev/null || cat script.out; sed -n 's/.*\\] //p' top"
+        )
+    };
+    let said = site.run_on(
+        &["-s3", "--test-hosts=node[7-9]"],
+        &format!("flux queue start --all --quiet; {}; {}", top("--queue=edge"), top("")),
+    );
+    assert_eq!(said, "0/2\n0/2\n0/3\n0/3");
+}
+
+#[test]
+fn an_event_of_resources_that_does_not_come_in_time_is_a_failure() {
+    let site = Site::new();
+    let said = site.run(
+        "flux resource eventlog -w resource-define -t 60 >/dev/null; echo $?; \
+         flux resource eventlog -w drain -t 100ms >/dev/null || echo $?; \
+         flux resource eventlog -i 7 || echo $?; flux resource eventlog -i node7 >/dev/null; echo $?",
+    );
+    for line in [
+        "flux-resource: ERROR: timeout waiting for event 'drain'",
+        "flux-resource: ERROR: 7: there is no rank 7",
+    ] {
+        assert!(said.lines().any(|found| found == line), "{line}: {said}");
+    }
+    let codes: Vec<&str> = said.lines().filter(|line| line.len() == 1).collect();
+    assert_eq!(codes, ["0", "1", "1", "0"], "{said}");
+}

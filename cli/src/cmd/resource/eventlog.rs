@@ -69,8 +69,18 @@ impl Eventlog {
         let flux = context.connect().await?;
         match self.timeout {
             None => self.show(&flux).await,
-            // Nothing more has come in time: what was there is shown.
-            Some(limit) => tokio::time::timeout(limit, self.show(&flux)).await.unwrap_or(Ok(0)),
+            Some(limit) => match tokio::time::timeout(limit, self.show(&flux)).await {
+                Ok(outcome) => outcome,
+                Err(_) => self.timed_out(),
+            },
+        }
+    }
+
+    /// What there was has been shown, and what was waited for was not among it.
+    fn timed_out(&self) -> Outcome {
+        match &self.wait {
+            Some(event) => Err(error(format_args!("timeout waiting for event '{event}'"))),
+            None => Ok(0),
         }
     }
 
@@ -118,11 +128,17 @@ impl Eventlog {
 impl Targets {
     fn parse(text: &str, hosts: &Hostlist) -> Result<Targets, Failure> {
         if let Ok(ranks) = Idset::decode(text) {
+            if let Some(rank) = ranks.iter().find(|rank| hosts.nth((*rank).into()).is_none()) {
+                return Err(error(format_args!("{text}: there is no rank {rank}")));
+            }
             let named = ranks.iter().filter_map(|rank| hosts.nth(rank.into())).collect();
             return Ok(Targets { by_rank: true, ranks, hosts: named });
         }
         let wanted: Hostlist =
             text.parse().map_err(|_| error(format_args!("invalid targets {text}")))?;
+        if let Some(host) = wanted.iter().find(|host| hosts.find(host).is_err()) {
+            return Err(error(format_args!("{text}: there is no host {host}")));
+        }
         let ranks =
             wanted.iter().filter_map(|host| u32::try_from(hosts.find(&host).ok()?).ok()).collect();
         Ok(Targets { by_rank: false, ranks, hosts: wanted })
@@ -182,6 +198,15 @@ mod tests {
         assert!(matches("2", drain.clone()) && !matches("3", drain.clone()));
         assert!(matches("a1", drain.clone()) && !matches("a[0,3]", drain));
         assert!(matches("a3", serde_json::json!({"ranks": "0-3"})));
+    }
+
+    #[test]
+    fn targets_that_the_instance_lacks_are_refused() {
+        let hosts: Hostlist = "a[0-3]".parse().unwrap();
+        let refused = |text: &str| Targets::parse(text, &hosts).err().map(|e| format!("{e:?}"));
+        assert!(refused("4").unwrap().contains("there is no rank 4"));
+        assert!(refused("a[3-5]").unwrap().contains("there is no host a4"));
+        assert!(refused("0-3").is_none() && refused("a[0-3]").is_none());
     }
 
     #[test]
