@@ -184,8 +184,7 @@ impl<'a> Run<'a> {
                 process.state = State::Done;
                 eprintln!("flux-exec: Error: rank {rank}: {}: {e}", self.name);
                 let code = match e.errno() {
-                    // Of the program. A request that was refused (EPERM) is an error of its own.
-                    Errno::EACCES => 126,
+                    Errno::EPERM | Errno::EACCES => 126,
                     Errno::ENOENT => 127,
                     Errno::EHOSTUNREACH => EX_NOHOST,
                     _ => 1,

@@ -58,7 +58,7 @@ fn guests_connect_when_they_may_and_are_who_the_kernel_says() {
         &["kvs", "get", "resource.R"],
     ] {
         let outcome = instance.flux(BOB, args);
-        assert_eq!(outcome.code, Some(1), "{args:?}: {outcome:?}");
+        outcome.assert_failure();
         let text = &outcome.stderr;
         let why = text.contains("owner credentials") || text.contains("Operation not permitted");
         assert!(why, "{args:?}: {outcome:?}");
