@@ -262,6 +262,45 @@ fn scripts_of_another_folder_run_in_place_of_the_sites() {
     assert_eq!(printed, [format!("first of {id}"), format!("second of {id}")], "{said}");
 }
 
+#[test]
+fn who_asks_why_a_job_waits_learns_whose_prolog_is_not_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let (script, go) = (dir.path().join("script"), dir.path().join("go"));
+    let text = format!(
+        "#!/bin/sh\ntest $(flux getattr rank) = 0 && exit\n\
+         while ! test -e {go:?}; do sleep 0.1; done\n"
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    let forms = [
+        format!("command = [\"flux\", \"perilog-run\", \"prolog\", \"-e\", {script:?}]"),
+        format!("command = [{script:?}]\nper-rank = true"),
+    ];
+    for form in forms {
+        let text = format!(
+            "[job-manager]\nplugins = [{{ load = \"perilog.so\" }}]\n[job-manager.prolog]\n{form}\n"
+        );
+        std::fs::write(dir.path().join("a.toml"), text).unwrap();
+        let program = format!(
+            "id=$(flux submit -N2 true)\n\
+             until flux job why $id | grep 'perilog: prolog is not done yet on c4$'; do sleep 0.1; done\n\
+             touch {go:?}; flux job wait-event $id finish >/dev/null; flux job why $id; rm {go:?}"
+        );
+        let output = Command::new("timeout")
+            .args(["180", env!("CARGO_BIN_EXE_flux"), "start", "-s2", "--test-hosts=c[3-4]"])
+            .arg(format!("-o,--config-path={}", dir.path().join("a.toml").display()))
+            .args(["sh", "-c", &program])
+            .env("PATH", path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{form}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stdout);
+        // What was told is taken back with the prolog's end.
+        assert_eq!(said.matches("not done yet").count(), 1, "{form}: {said}");
+    }
+}
+
 /// Many at once and on a disk, since it is then that R of one job waits for what others have stored.
 #[test]
 fn prologs_find_the_resources_of_their_jobs_in_the_store() {

@@ -124,6 +124,7 @@ impl Service for JobManager {
             .reply::<rpc::Urgency>(JobManager::urgency)
             .serve::<rpc::Update>(JobManager::update)
             .reply::<rpc::Memo>(JobManager::memo)
+            .reply::<rpc::Explain>(JobManager::explain_for)
             .serve::<rpc::Wait>(JobManager::wait)
             .reply::<rpc::List>(JobManager::list)
             .reply::<rpc::Getattr>(JobManager::getattr)

@@ -112,6 +112,16 @@ pub struct MemoRequest {
     pub volatile: bool,
 }
 
+/// Why a job waits, in the words of a program that the job manager has run for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExplainRequest {
+    pub id: JobId,
+    /// Whose word it is; a later one of the same name takes its place.
+    pub name: String,
+    /// null: no longer.
+    pub text: Option<String>,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WaitRequest {
     /// -1 is any waitable job.
@@ -402,6 +412,7 @@ json_payload!(
     UrgencyRequest,
     UrgencyResponse,
     UpdateRequest,
+    ExplainRequest,
     MemoRequest,
     WaitRequest,
     WaitResponse,
@@ -454,6 +465,8 @@ methods! {
     /// ENOENT: unknown job; EINVAL: inactive, "update of K not supported", or a plugin's text.
     Update: "job-manager.update", User, One, UpdateRequest => Empty;
     Memo: "job-manager.memo", User, One, MemoRequest => Empty;
+    /// Of flux-wasm alone. EINVAL: unknown job, or inactive.
+    Explain: "job-manager.explain", Owner, One, ExplainRequest => Empty;
     /// ECHILD: not waitable, or none left; EINVAL: someone else waits for it.
     Wait: "job-manager.wait", Owner, One, WaitRequest => WaitResponse;
     List: "job-manager.list", Owner, One, ListRequest => ListResponse;

@@ -129,6 +129,15 @@ impl Bulk {
         self.order.ranks.iter().filter(|rank| !ended.contains_key(rank)).collect()
     }
 
+    /// On ranks that the order names one by one.
+    pub(super) fn is_per_rank(&self) -> bool {
+        self.order.names_ranks
+    }
+
+    pub(super) fn not_done(&self, ranks: &Idset) -> String {
+        format!("{} is not done yet on {}", self.order.name, self.hosts_of(ranks))
+    }
+
     pub(super) fn host(&self, rank: u32) -> String {
         self.hosts.nth(u64::from(rank)).unwrap_or_else(|| "unknown".to_owned())
     }

@@ -5,7 +5,7 @@
 //! came of them is kept until the plugin has taken it.
 
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use flux_protocol::failure::Failure;
@@ -24,6 +24,8 @@ use crate::plugin::types::{Event, ExecStart, ExecUpdate};
 
 /// What may run a while longer after SIGTERM, unless the configuration says otherwise.
 const KILL_TIMEOUT: f64 = 60.0;
+/// How often it is told where a command is not done yet.
+const LAGGARDS_PERIOD: Duration = Duration::from_secs(2);
 /// Of a command that could not be run at all.
 const NOT_STARTED: i32 = 127 << 8;
 
@@ -40,6 +42,8 @@ struct Running {
     job: JobId,
     cancel_on_exception: bool,
     bulk: Rc<Bulk>,
+    /// Where it was told last that the command is not done.
+    laggards: Option<Idset>,
 }
 
 /// `[job-manager.NAME]`, and the options of the plugin, which stand above it.
@@ -100,8 +104,16 @@ impl JobManager {
             }
         };
         let bulk = Bulk::new(context, order);
-        let running = Running { job: JobId(start.job), cancel_on_exception, bulk: bulk.clone() };
+        let running = Running {
+            job: JobId(start.job),
+            cancel_on_exception,
+            bulk: bulk.clone(),
+            laggards: None,
+        };
         self.commands.running.insert(key.clone(), running);
+        if bulk.is_per_rank() {
+            self.watch_laggards(context, key.clone(), Rc::downgrade(&bulk));
+        }
         let (stored, is_stored) = oneshot::channel();
         self.once_stored(context, stored);
         let (after, run_in) = (context.clone(), context.clone());
@@ -117,13 +129,37 @@ impl JobManager {
                 bulk.run(run_in, |_| {}).await
             },
             move |manager: &mut JobManager, outcome| {
-                manager.commands.running.remove(&key);
+                let ran = manager.commands.running.remove(&key);
                 let (plugin, tag) = key;
+                if ran.is_some_and(|ran| ran.laggards.is_some()) {
+                    manager.unexplain(&after, JobId(job), &plugin);
+                }
                 let update = update(tag, job, &done, &outcome);
                 manager.command_ended(&after, &plugin, update);
             },
         );
         Ok(())
+    }
+
+    /// Who asks why a job waits learns which nodes are not done.
+    fn watch_laggards(&self, context: &Context, key: (String, String), bulk: Weak<Bulk>) {
+        let after = context.clone();
+        let wait = tokio::time::sleep(LAGGARDS_PERIOD);
+        context.spawn(wait, move |manager: &mut JobManager, ()| {
+            let running = manager.commands.running.get_mut(&key);
+            // One of the same name may have come after it.
+            let Some(running) = running.filter(|r| bulk.as_ptr() == Rc::as_ptr(&r.bulk)) else {
+                return;
+            };
+            let active = running.bulk.active_ranks();
+            if !active.is_empty() && running.laggards.as_ref() != Some(&active) {
+                let text = running.bulk.not_done(&active);
+                let id = running.job;
+                running.laggards = Some(active);
+                manager.explain(&after, id, &key.0, &text);
+            }
+            manager.watch_laggards(&after, key, bulk);
+        });
     }
 
     /// Commands look for the job's R and events in the KVS; and what is not known of after a crash

@@ -1,4 +1,4 @@
-//! `memo`: what users note down on a job.
+//! `memo`: what users note down on a job. `explain`: what is told of why it waits.
 
 use flux_protocol::credential::Userid;
 use flux_protocol::errno::Errno;
@@ -27,6 +27,21 @@ impl JobManager {
             self.annotate(context, request.id, &json!({ "user": request.memo }));
         } else {
             self.post_with(context, request.id, "memo", &request.memo);
+        }
+        Ok(Empty)
+    }
+
+    /// Of a program of the owner's that runs for the job, such as `flux perilog-run`.
+    pub(super) fn explain_for(
+        &mut self,
+        context: &Context,
+        request: rpc::ExplainRequest,
+        _: &Sender,
+    ) -> Result<Empty, Failure> {
+        self.active_job(request.id)?;
+        match &request.text {
+            Some(text) => self.explain(context, request.id, &request.name, text),
+            None => self.unexplain(context, request.id, &request.name),
         }
         Ok(Empty)
     }

@@ -480,6 +480,12 @@ impl JobManager {
         let reason = serde_json::json!({ "why": { (identifier(plugin)): text } });
         self.annotate(context, id, &reason);
     }
+
+    /// It no longer does.
+    pub(crate) fn unexplain(&mut self, context: &Context, id: JobId, plugin: &str) {
+        let nothing = serde_json::json!({ "why": { (identifier(plugin)): null } });
+        self.annotate(context, id, &nothing);
+    }
 }
 
 /// Names of annotations are identifiers: Flux's Python library refuses whole listings otherwise.

@@ -81,10 +81,9 @@ async fn explain(flux: &Client, id: JobId, text: &str) -> Result<Vec<String>, Fa
     Ok(lines)
 }
 
-/// What plugins that hold the job have to say.
+/// What plugins that hold the job have to say, and programs that run for it.
 fn plugins(job: &JobInfo) -> Vec<String> {
-    let waits =
-        matches!(job.state(), Some(State::Depend | State::Priority | State::Sched | State::Run));
+    let waits = job.state().is_some_and(|state| !matches!(state, State::New | State::Inactive));
     let reasons = job.annotation("why").and_then(Value::as_object);
     reasons
         .into_iter()

@@ -1,6 +1,7 @@
 //! A command on each rank of the job.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use flux_client::{Client, Request, RpcError};
 use flux_protocol::errno::Errno;
@@ -9,11 +10,14 @@ use flux_protocol::idset::Idset;
 use flux_protocol::message::Nodeid;
 use flux_protocol::r::ResourceSet;
 use flux_protocol::rpc::job_info::{self, LookupRequest};
+use flux_protocol::rpc::job_manager::{self, ExplainRequest};
 use flux_protocol::rpc::resource;
 use flux_protocol::rpc::rexec::{
     self, ExecRequest, ExecResponse, Io, KillRequest, flags, local_flags,
 };
 use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval_at};
 
 use super::{Perilog, Stop, next_signal};
 use crate::cmd::exec::{bytes, imp_path};
@@ -21,6 +25,11 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::signal::{Ended, describe};
+
+/// How often it is told where the command is not done yet.
+const LAGGARDS_PERIOD: Duration = Duration::from_secs(2);
+
+type End = Result<Ended, RpcError>;
 
 /// One process.
 struct OnRank {
@@ -63,8 +72,8 @@ impl Perilog {
             running.insert(rank, tokio::spawn(process.run(request.clone(), stop)));
         }
         let (mut code, mut failed, mut offline) = (0, Idset::new(), Idset::new());
-        for (rank, ended) in running {
-            let this = match ended.await.map_err(Failure::new)? {
+        for (rank, ended) in self.ends(&flux, &hosts, running).await? {
+            let this = match ended {
                 Ok(ended) => ended.code(),
                 Err(e) if e.errno() == Errno::EHOSTUNREACH => {
                     offline.insert(rank);
@@ -87,6 +96,48 @@ impl Perilog {
         }
         // A prolog that did not run everywhere has not succeeded; an epilog has nothing left to do.
         Ok(if !offline.is_empty() && name == "prolog" { code.max(1) } else { code })
+    }
+
+    /// How each has ended. Who asks why the job waits learns where one is not done.
+    async fn ends(
+        &self,
+        flux: &Client,
+        hosts: &Hostlist,
+        mut running: BTreeMap<u32, JoinHandle<End>>,
+    ) -> Result<BTreeMap<u32, End>, Failure> {
+        let mut ends = BTreeMap::new();
+        let mut told = Idset::new();
+        let mut period = interval_at(Instant::now() + LAGGARDS_PERIOD, LAGGARDS_PERIOD);
+        while let Some(mut next) = running.first_entry() {
+            tokio::select! {
+                end = next.get_mut() => {
+                    ends.insert(*next.key(), end.map_err(Failure::new)?);
+                    next.remove();
+                }
+                _ = period.tick() => {
+                    let active = running.iter().filter(|(_, process)| !process.is_finished());
+                    let active: Idset = active.map(|(rank, _)| *rank).collect();
+                    if !active.is_empty() && active != told {
+                        let mut places = Hostlist::new();
+                        active.iter().filter_map(|rank| hosts.nth(u64::from(rank)))
+                            .for_each(|host| places.push_host(&host));
+                        let text = format!("{} is not done yet on {places}", self.name);
+                        self.explain(flux, Some(text)).await;
+                        told = active;
+                    }
+                }
+            }
+        }
+        if !told.is_empty() {
+            self.explain(flux, None).await;
+        }
+        Ok(ends)
+    }
+
+    /// A job manager that does not take it is no reason to fail.
+    async fn explain(&self, flux: &Client, text: Option<String>) {
+        let request = ExplainRequest { id: self.id, name: "perilog".to_owned(), text };
+        let _ = flux.rpc::<job_manager::Explain>(Nodeid::ANY, &request).await;
     }
 
     async fn ranks_of_job(&self, flux: &Client) -> Result<Idset, Failure> {
@@ -131,7 +182,7 @@ async fn drain(flux: &Client, ranks: &Idset, reason: String) -> Result<(), Failu
 }
 
 impl OnRank {
-    async fn run(mut self, request: ExecRequest, mut stop: Stop) -> Result<Ended, RpcError> {
+    async fn run(mut self, request: ExecRequest, mut stop: Stop) -> End {
         let mut stream = self.flux.stream::<rexec::Exec>(Nodeid(self.rank), &request)?;
         let (mut pid, mut ended) = (None, Ended::Exited(0));
         loop {
