@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::{Arg, ArgAction, Command};
+use roff::{Roff, bold, roman};
 
 use crate::table::{COMMANDS, GROUPS};
 use crate::usage;
@@ -24,44 +25,46 @@ pub(crate) fn write_all(dir: &Path) -> std::io::Result<()> {
 /// The page of a command.
 fn page(name: &str, command: &Command) -> String {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-    let mut text = head(&format!("flux-{name}"), &about);
-    text.push_str(".SH SYNOPSIS\n");
-    for line in usage::lines(command) {
-        let _ = writeln!(text, ".B {}\n.br", escape(&line));
-    }
-    let _ = writeln!(text, ".SH DESCRIPTION\n{}.", escape(about.trim_end_matches('.')));
+    let mut page = head(&format!("flux-{name}"), &about);
+    page.control("SH", ["SYNOPSIS"]);
+    synopsis(&mut page, command);
+    page.control("SH", ["DESCRIPTION"]).text([roman(sentence(&about))]);
     if let Some(long) = command.get_long_about() {
-        let _ = writeln!(text, ".PP\n{}", escape(&long.to_string()));
+        page.control("PP", []).text([roman(long.to_string())]);
     }
-    section(&mut text, "OPTIONS", command);
+    let described = options(command);
+    if described != Roff::new() {
+        page.control("SH", ["OPTIONS"]).extend([described]);
+    }
     let subcommands: Vec<_> = command.get_subcommands().filter(|sub| !sub.is_hide_set()).collect();
     if !subcommands.is_empty() {
-        text.push_str(".SH COMMANDS\n");
+        page.control("SH", ["COMMANDS"]);
     }
     for sub in subcommands {
-        let _ = writeln!(text, ".SS {}", escape(sub.get_name()));
-        for line in usage::lines(sub) {
-            let _ = writeln!(text, ".B {}\n.br", escape(&line));
-        }
+        page.control("SS", [sub.get_name()]);
+        synopsis(&mut page, sub);
         if let Some(about) = sub.get_about() {
-            let _ = writeln!(text, ".PP\n{}.", escape(about.to_string().trim_end_matches('.')));
+            page.control("PP", []).text([roman(sentence(&about.to_string()))]);
         }
-        options(&mut text, sub);
+        page.extend([options(sub)]);
     }
     if let Some(after) = command.get_after_help() {
-        let _ = writeln!(text, ".SH NOTES\n.nf\n{}\n.fi", escape(&after.to_string()));
+        page.control("SH", ["NOTES"]).control("nf", []).text([roman(after.to_string())]);
+        page.control("fi", []);
     }
-    text.push_str(".SH SEE ALSO\n.BR flux (1)\n");
-    text
+    page.control("SH", ["SEE ALSO"]).control("BR", ["flux", "(1)"]);
+    page.to_roff()
 }
 
 fn overview() -> String {
-    let mut text = head("flux", "the Flux resource manager");
-    text.push_str(
-        ".SH SYNOPSIS\n.B flux [OPTIONS] COMMAND [ARGS]\n.SH DESCRIPTION\n\
-         Talks to the Flux instance that \\fBFLUX_URI\\fR names, else to the system instance. \
-         Each command has a page of its own.\n.SH OPTIONS\n",
-    );
+    let mut page = head("flux", "the Flux resource manager");
+    page.control("SH", ["SYNOPSIS"]).text([bold("flux [OPTIONS] COMMAND [ARGS]")]);
+    page.control("SH", ["DESCRIPTION"]).text([
+        roman("Talks to the Flux instance that "),
+        bold("FLUX_URI"),
+        roman(" names, else to the system instance. Each command has a page of its own."),
+    ]);
+    page.control("SH", ["OPTIONS"]);
     for (option, help) in [
         ("-h, --help", "Show what commands there are."),
         ("-v, --verbose", "Be verbose about environment and command search."),
@@ -69,58 +72,63 @@ fn overview() -> String {
         ("-p, --parent", "Run the command in the enclosing instance."),
         ("-r, --root", "Run the command in the outermost instance."),
     ] {
-        let _ = writeln!(text, ".TP\n.B {}\n{}", escape(option), escape(help));
+        item(&mut page, option, help);
     }
-    text.push_str(".SH COMMANDS\n");
+    page.control("SH", ["COMMANDS"]);
     let listed = |name: &str| {
         GROUPS.iter().flat_map(|(_, rows)| *rows).any(|(row, _)| row.split('/').any(|n| n == name))
     };
     for (heading, rows) in GROUPS {
-        let _ = writeln!(text, ".SS {}", escape(heading));
+        page.control("SS", [*heading]);
         for (name, about) in *rows {
-            let _ = writeln!(text, ".TP\n.B {}\n{}", escape(name), escape(about));
+            item(&mut page, name, about);
         }
     }
-    text.push_str(".SS more\n");
+    page.control("SS", ["more"]);
     for row in COMMANDS.iter().filter(|row| !listed(row.name)) {
         let about = (row.build)().get_about().map(ToString::to_string).unwrap_or_default();
-        let _ = writeln!(text, ".TP\n.B {}\n{}", escape(row.name), escape(&about));
+        item(&mut page, row.name, &about);
     }
-    text
+    page.to_roff()
 }
 
-fn head(name: &str, about: &str) -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    format!(
-        ".TH \"{}\" 1 \"\" \"flux {version}\" \"Flux\"\n.SH NAME\n{} \\- {}\n",
-        name.to_uppercase(),
-        escape(name),
-        escape(about.trim_end_matches('.'))
-    )
+fn head(name: &str, about: &str) -> Roff {
+    let release = concat!("flux ", env!("CARGO_PKG_VERSION"));
+    let mut page = Roff::new();
+    page.control("TH", [&name.to_uppercase(), "1", "\"\"", release, "Flux"]);
+    page.control("SH", ["NAME"]);
+    page.text([roman(format!("{name} - {}", about.trim_end_matches('.')))]);
+    page
 }
 
-fn section(text: &mut String, heading: &str, command: &Command) {
-    let before = text.len();
-    let _ = writeln!(text, ".SH {heading}");
-    let empty = text.len();
-    options(text, command);
-    if text.len() == empty {
-        text.truncate(before);
+fn synopsis(page: &mut Roff, command: &Command) {
+    for line in usage::lines(command) {
+        page.text([bold(line)]).control("br", []);
     }
 }
 
-fn options(text: &mut String, command: &Command) {
+fn sentence(about: &str) -> String {
+    format!("{}.", about.trim_end_matches('.'))
+}
+
+/// A term, and what it means.
+fn item(page: &mut Roff, term: &str, help: &str) {
+    page.control("TP", []).text([bold(term)]).text([roman(help)]);
+}
+
+fn options(command: &Command) -> Roff {
     let shown = |arg: &&Arg| {
         !arg.is_hide_set() && !matches!(arg.get_action(), ArgAction::Version | ArgAction::Help)
     };
+    let mut list = Roff::new();
     for arg in command.get_arguments().filter(shown) {
         let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string);
         if arg.is_positional() && help.is_none() {
             continue;
         }
-        let help = help.unwrap_or_default();
-        let _ = writeln!(text, ".TP\n.B {}\n{}", escape(&names(arg)), escape(&help));
+        item(&mut list, &names(arg), &help.unwrap_or_default());
     }
+    list
 }
 
 /// `-n, --count=N`
@@ -140,16 +148,6 @@ fn names(arg: &Arg) -> String {
     text
 }
 
-/// Text as roff takes it: no commands, hyphens that can be copied.
-fn escape(text: &str) -> String {
-    let text = text.replace('\\', "\\e").replace('-', "\\-");
-    let lines = text.lines().map(|line| match line.starts_with(['.', '\'']) {
-        true => format!("\\&{line}"),
-        false => line.to_owned(),
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,13 +165,7 @@ mod tests {
         assert!(page.contains("\\-\\-maxreqs=N"), "{page}");
         let page = std::fs::read_to_string(dir.path().join("flux-kvs.1")).unwrap();
         assert!(page.contains(".SS get\n"), "{page}");
-        assert!(
-            std::fs::read_to_string(dir.path().join("flux.1")).unwrap().contains(".B submit\n")
-        );
-    }
-
-    #[test]
-    fn text_is_no_command_of_roff() {
-        assert_eq!(escape(".x -n\n'y\\z"), "\\&.x \\-n\n\\&'y\\ez");
+        let page = std::fs::read_to_string(dir.path().join("flux.1")).unwrap();
+        assert!(page.contains(".TP\n\\fBsubmit\\fR\n"), "{page}");
     }
 }

@@ -18,6 +18,7 @@ pub mod idset;
 pub mod jobspec;
 pub mod json;
 pub mod kvs_key;
+pub mod laggards;
 pub mod layout;
 pub mod message;
 pub mod payload;

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use roff::{Roff, roman};
+
 use crate::Error;
 use crate::layout::failed;
 
@@ -38,35 +40,25 @@ fn commands(help: &str) -> Vec<&str> {
 
 fn page(name: &str, help: &str, sections: &[(&str, String)]) -> String {
     let about = help.lines().next().unwrap_or_default().trim_end_matches('.');
-    let mut text = format!(
-        ".TH \"{}\" 1 \"\" \"flux {}\" \"Flux\"\n.SH NAME\n{} \\- {}\n.SH DESCRIPTION\n{}",
-        name.to_uppercase(),
-        env!("CARGO_PKG_VERSION"),
-        escape(name),
-        escape(about),
-        verbatim(help)
-    );
+    let release = concat!("flux ", env!("CARGO_PKG_VERSION"));
+    let mut page = Roff::new();
+    page.control("TH", [&name.to_uppercase(), "1", "\"\"", release, "Flux"]);
+    page.control("SH", ["NAME"]).text([roman(format!("{name} - {about}"))]);
+    page.control("SH", ["DESCRIPTION"]);
+    verbatim(&mut page, help);
     if !sections.is_empty() {
-        text.push_str(".SH COMMANDS\n");
+        page.control("SH", ["COMMANDS"]);
     }
     for (command, help) in sections {
-        text.push_str(&format!(".SS {}\n{}", escape(command), verbatim(help)));
+        page.control("SS", [*command]);
+        verbatim(&mut page, help);
     }
-    text.push_str(".SH SEE ALSO\n.BR flux (1)\n");
-    text
+    page.control("SH", ["SEE ALSO"]).control("BR", ["flux", "(1)"]);
+    page.to_roff()
 }
 
-fn verbatim(text: &str) -> String {
-    format!(".nf\n{}\n.fi\n", escape(text.trim_end()))
-}
-
-fn escape(text: &str) -> String {
-    let text = text.replace('\\', "\\e").replace('-', "\\-");
-    let lines = text.lines().map(|line| match line.starts_with(['.', '\'']) {
-        true => format!("\\&{line}"),
-        false => line.to_owned(),
-    });
-    lines.collect::<Vec<_>>().join("\n")
+fn verbatim(page: &mut Roff, text: &str) {
+    page.control("nf", []).text([roman(text.trim_end())]).control("fi", []);
 }
 
 #[cfg(test)]
@@ -83,6 +75,6 @@ mod tests {
         assert_eq!(commands("Usage: x\n\nOptions:\n  -h, --help\n"), Vec::<&str>::new());
         let page = page("flux-x", HELP, &[("add-bank", "Add a bank\n\n.dot\n".to_owned())]);
         assert!(page.contains(".SH NAME\nflux\\-x \\- Keep accounts\n"), "{page}");
-        assert!(page.contains(".SS add\\-bank\n.nf\nAdd a bank\n\n\\&.dot\n.fi\n"), "{page}");
+        assert!(page.contains(".SS add-bank\n.nf\nAdd a bank\n\n\\&.dot\n.fi\n"), "{page}");
     }
 }

@@ -228,8 +228,7 @@ impl Reencode for Sealing<'_> {
         section: wasmparser::FunctionSectionReader<'_>,
     ) -> Result<()> {
         utils::parse_function_section(self, functions, section)?;
-        let types = self.answered.iter().filter_map(|index| self.stand_in.defined.get(*index));
-        for ty in types {
+        for ty in self.of_answers(&self.stand_in.defined) {
             functions.function(self.types + ty);
         }
         Ok(())
@@ -241,8 +240,7 @@ impl Reencode for Sealing<'_> {
         section: wasmparser::CodeSectionReader<'_>,
     ) -> Result<()> {
         utils::parse_code_section(self, code, section)?;
-        let bodies = self.answered.iter().filter_map(|index| self.stand_in.bodies.get(*index));
-        for body in bodies {
+        for body in self.of_answers(&self.stand_in.bodies) {
             self.answer().parse_function_body(code, body.clone())?;
         }
         Ok(())
@@ -250,6 +248,11 @@ impl Reencode for Sealing<'_> {
 }
 
 impl Sealing<'_> {
+    /// Of what the stand-in has for each of its functions, what belongs to those that answer.
+    fn of_answers<'s, T>(&'s self, all: &'s [T]) -> impl Iterator<Item = &'s T> {
+        self.answered.iter().filter_map(|index| all.get(*index))
+    }
+
     fn answer(&self) -> Answer<'_> {
         Answer { types: self.types, host: &self.host }
     }

@@ -5,6 +5,7 @@
 //! host's own ledger by then.
 
 mod effects;
+mod introduction;
 mod options;
 mod translate;
 
@@ -13,31 +14,28 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
-use flux_protocol::message::Nodeid;
 use flux_protocol::payload::Empty;
 use flux_protocol::r::ResourceSet;
-use flux_protocol::rpc::{Who, job_manager, kvs, resource, sched as rpc};
-use flux_protocol::treeobj::Treeobj;
+use flux_protocol::rpc::{Who, resource, sched as rpc};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::call::{Call, Sender};
 use crate::config::Config;
-use crate::handle::Handle;
 use crate::job_record;
 use crate::log::Severity;
 use crate::methods::Methods;
-use crate::plugin::types::{Change, Depth, Freed, RunningJob};
+use crate::plugin::types::{Change, Freed};
 use crate::plugin::{
     Notice, NoticeKind, OnFault, PluginHost, PluginSpec, ResourceStatus, Scheduler, SchedulerEvent,
     SharedJobs, resource_record,
 };
 use crate::service::Service;
+use introduction::{be_ready, introduce, tell_depth};
+use options::{DEFAULT, spec};
 use translate::{decode_r, record, spec_text, status_response, targets};
 
-/// The scheduler of an instance that configures none.
-const DEFAULT: &str = "sched-fifo.wasm";
 /// Changes that are passed on at a time.
 const BATCH: usize = 1024;
 
@@ -141,99 +139,6 @@ impl Service for Sched {
     }
 }
 
-/// The plugin that `[sched]` names; the module's arguments go before its configuration there, and
-/// that before the table `[sched-simple]`.
-fn spec(config: &Config, args: &[String]) -> Result<PluginSpec, Failure> {
-    let invalid = |text: String| Failure::new(Errno::EINVAL, format!("[sched] plugin: {text}"));
-    let mut spec = match config.get("sched.plugin") {
-        None => PluginSpec::named(DEFAULT),
-        Some(entry) => PluginSpec::from_value(entry).map_err(|error| invalid(error.to_string()))?,
-    };
-    if let Some(table) = config.get("sched-simple") {
-        let options = options::of_table(table).and_then(|args| options::parse(&args));
-        let options = options
-            .map_err(|text| Failure::new(Errno::EINVAL, format!("[sched-simple] {text}")))?;
-        let is_set = ["queue-depth", "mode"].iter().any(|key| spec.conf.contains_key(*key));
-        if !is_set {
-            spec.conf.extend(options);
-        }
-    }
-    let options = options::parse(args).map_err(|text| Failure::new(Errno::EINVAL, text))?;
-    if options.contains_key("queue-depth") {
-        spec.conf.remove("mode");
-    }
-    spec.conf.extend(options);
-    Ok(spec)
-}
-
-/// Tell the plugin of the resources and of the jobs that hold some, before the first request.
-async fn introduce(context: &Context, scheduler: &Scheduler) -> Result<(), Failure> {
-    let handle = context.handle();
-    let mut updates =
-        handle.stream::<resource::Acquire>(Nodeid(0), &resource::AcquireRequest { grow: true })?;
-    let first = updates.next().await?;
-    let inventory = first.resources.ok_or(Errno::EPROTO)?;
-    let inventory = decode_r(&inventory.to_string())?;
-    let mut changes = vec![Change::Resources(resource_record(&inventory))];
-    changes.extend(first.up.filter(|up| !up.is_empty()).map(Change::Up));
-    let running = running_jobs(handle).await?;
-    let count = running.len() as u64;
-    context.later(move |sched: &mut Sched| sched.allocated += count);
-    changes.push(Change::Hello(running));
-    tell(scheduler, changes).await?;
-    let after = context.clone();
-    tokio::task::spawn_local(async move {
-        while let Ok(update) = updates.next().await {
-            let then = after.clone();
-            after.later(move |sched: &mut Sched| sched.resources_changed(&then, update));
-        }
-    });
-    Ok(())
-}
-
-/// Jobs that hold resources; what they hold stands in the KVS.
-async fn running_jobs(handle: &Handle) -> Result<Vec<RunningJob>, Failure> {
-    let request = job_manager::SchedHelloRequest { partial_ok: false };
-    let mut jobs = handle.stream::<job_manager::SchedHello>(Nodeid(0), &request)?;
-    let mut hello = Vec::new();
-    loop {
-        match jobs.next().await {
-            Ok(job) => hello.push(job),
-            Err(failure) if failure.errno == Errno::ENODATA => break,
-            Err(failure) => return Err(failure),
-        }
-    }
-    let mut running = Vec::with_capacity(hello.len());
-    for job in hello {
-        let r = lookup_r(handle, job.id).await?;
-        running.push(RunningJob {
-            id: job.id.0,
-            userid: job.userid,
-            priority: u32::try_from(job.priority).unwrap_or(0),
-            t_submit: job.t_submit,
-            allocation: targets(&r),
-            expiration: r.expiration,
-        });
-    }
-    Ok(running)
-}
-
-async fn lookup_r(handle: &Handle, id: JobId) -> Result<ResourceSet, Failure> {
-    let invalid = |text: String| Failure::new(Errno::EINVAL, format!("{}: R: {text}", id.f58()));
-    let request = kvs::LookupRequest {
-        key: format!("{}.R", id.kvs()),
-        namespace: Some(kvs::PRIMARY.to_owned()),
-        flags: 0,
-        rootdir: None,
-        rootseq: None,
-    };
-    let Treeobj::Val(data) = handle.rpc::<kvs::Lookup>(&request).await?.val else {
-        return Err(invalid("not a value".to_owned()));
-    };
-    let bytes = data.decode().map_err(|error| invalid(error.to_string()))?;
-    decode_r(&String::from_utf8_lossy(&bytes))
-}
-
 async fn tell(scheduler: &Scheduler, changes: Vec<Change>) -> Result<(), Failure> {
     scheduler
         .tell(changes)
@@ -254,35 +159,6 @@ fn pump(context: &Context, scheduler: Scheduler) -> mpsc::UnboundedSender<Change
         }
     });
     changes
-}
-
-/// Say how many requests the plugin takes at a time.
-async fn be_ready(context: &Context, scheduler: &Scheduler) -> Result<(), Failure> {
-    let depth = scheduler.ready().await;
-    let depth = depth.map_err(|error| Failure::new(Errno::EIO, error.to_string()))?;
-    context.handle().rpc::<job_manager::SchedReady>(&ready_request(depth)).await?;
-    Ok(())
-}
-
-fn ready_request(depth: Depth) -> job_manager::SchedReadyRequest {
-    let (mode, limit) = match depth {
-        Depth::Unlimited => ("unlimited", None),
-        Depth::Limited(limit) => ("limited", Some(limit.max(1))),
-    };
-    job_manager::SchedReadyRequest { mode: mode.to_owned(), limit }
-}
-
-/// The scheduler takes another number of requests at a time than it said.
-fn tell_depth(context: &Context, depth: Depth) {
-    let (handle, after) = (context.handle().clone(), context.clone());
-    context.spawn(
-        async move { handle.rpc::<job_manager::SchedReady>(&ready_request(depth)).await },
-        move |_: &mut Sched, result| {
-            if let Err(failure) = result {
-                after.log(Severity::Err, format!("sched-ready: {failure}"));
-            }
-        },
-    );
 }
 
 impl Sched {

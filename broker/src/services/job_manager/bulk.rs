@@ -11,6 +11,7 @@ use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::hostlist::Hostlist;
 use flux_protocol::idset::Idset;
+use flux_protocol::laggards::Laggards;
 use flux_protocol::message::Nodeid;
 use flux_protocol::payload::Object;
 use flux_protocol::rpc::rexec::{self, ExecRequest, ExecResponse, Io};
@@ -134,8 +135,9 @@ impl Bulk {
         self.order.names_ranks
     }
 
-    pub(super) fn not_done(&self, ranks: &Idset) -> String {
-        format!("{} is not done yet on {}", self.order.name, self.hosts_of(ranks))
+    /// What to tell of where it is not done yet.
+    pub(super) fn news(&self, laggards: &mut Laggards) -> Option<String> {
+        laggards.news(&self.order.name, self.active_ranks(), &self.hosts)
     }
 
     pub(super) fn host(&self, rank: u32) -> String {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::idset::Idset;
+use flux_protocol::laggards::Laggards;
 use flux_protocol::payload::Object;
 use flux_protocol::r::ResourceSet;
 use serde::Deserialize;
@@ -24,8 +25,6 @@ use crate::plugin::types::{Event, ExecStart, ExecUpdate};
 
 /// What may run a while longer after SIGTERM, unless the configuration says otherwise.
 const KILL_TIMEOUT: f64 = 60.0;
-/// How often it is told where a command is not done yet.
-const LAGGARDS_PERIOD: Duration = Duration::from_secs(2);
 /// Of a command that could not be run at all.
 const NOT_STARTED: i32 = 127 << 8;
 
@@ -42,8 +41,7 @@ struct Running {
     job: JobId,
     cancel_on_exception: bool,
     bulk: Rc<Bulk>,
-    /// Where it was told last that the command is not done.
-    laggards: Option<Idset>,
+    laggards: Laggards,
 }
 
 /// `[job-manager.NAME]`, and the options of the plugin, which stand above it.
@@ -108,7 +106,7 @@ impl JobManager {
             job: JobId(start.job),
             cancel_on_exception,
             bulk: bulk.clone(),
-            laggards: None,
+            laggards: Laggards::default(),
         };
         self.commands.running.insert(key.clone(), running);
         if bulk.is_per_rank() {
@@ -131,7 +129,7 @@ impl JobManager {
             move |manager: &mut JobManager, outcome| {
                 let ran = manager.commands.running.remove(&key);
                 let (plugin, tag) = key;
-                if ran.is_some_and(|ran| ran.laggards.is_some()) {
+                if ran.is_some_and(|ran| ran.laggards.are_told()) {
                     manager.unexplain(&after, JobId(job), &plugin);
                 }
                 let update = update(tag, job, &done, &outcome);
@@ -144,18 +142,15 @@ impl JobManager {
     /// Who asks why a job waits learns which nodes are not done.
     fn watch_laggards(&self, context: &Context, key: (String, String), bulk: Weak<Bulk>) {
         let after = context.clone();
-        let wait = tokio::time::sleep(LAGGARDS_PERIOD);
+        let wait = tokio::time::sleep(Laggards::PERIOD);
         context.spawn(wait, move |manager: &mut JobManager, ()| {
             let running = manager.commands.running.get_mut(&key);
             // One of the same name may have come after it.
             let Some(running) = running.filter(|r| bulk.as_ptr() == Rc::as_ptr(&r.bulk)) else {
                 return;
             };
-            let active = running.bulk.active_ranks();
-            if !active.is_empty() && running.laggards.as_ref() != Some(&active) {
-                let text = running.bulk.not_done(&active);
-                let id = running.job;
-                running.laggards = Some(active);
+            let id = running.job;
+            if let Some(text) = running.bulk.news(&mut running.laggards) {
                 manager.explain(&after, id, &key.0, &text);
             }
             manager.watch_laggards(&after, key, bulk);

@@ -1,15 +1,50 @@
-//! Arguments of the module, as flux-core's schedulers take them: `queue-depth=N|unlimited`,
+//! Which plugin decides, and with which configuration.
+//!
+//! Arguments of the module are as flux-core's schedulers take them: `queue-depth=N|unlimited`,
 //! `mode=limited=N|unlimited`. They become the plugin's configuration. So does the table
 //! `[sched-simple]`, whose keys are the names of the arguments.
 
+use flux_protocol::errno::Errno;
+use flux_protocol::failure::Failure;
 use serde_json::{Map, Value, json};
+
+use crate::config::Config;
+use crate::plugin::PluginSpec;
+
+/// The scheduler of an instance that configures none.
+pub(super) const DEFAULT: &str = "sched-fifo.wasm";
+
+/// The plugin that `[sched]` names; the module's arguments go before its configuration there, and
+/// that before the table `[sched-simple]`.
+pub(super) fn spec(config: &Config, args: &[String]) -> Result<PluginSpec, Failure> {
+    let invalid = |text: String| Failure::new(Errno::EINVAL, format!("[sched] plugin: {text}"));
+    let mut spec = match config.get("sched.plugin") {
+        None => PluginSpec::named(DEFAULT),
+        Some(entry) => PluginSpec::from_value(entry).map_err(|error| invalid(error.to_string()))?,
+    };
+    if let Some(table) = config.get("sched-simple") {
+        let options = of_table(table)
+            .and_then(|args| parse(&args))
+            .map_err(|text| Failure::new(Errno::EINVAL, format!("[sched-simple] {text}")))?;
+        let is_set = ["queue-depth", "mode"].iter().any(|key| spec.conf.contains_key(*key));
+        if !is_set {
+            spec.conf.extend(options);
+        }
+    }
+    let options = parse(args).map_err(|text| Failure::new(Errno::EINVAL, text))?;
+    if options.contains_key("queue-depth") {
+        spec.conf.remove("mode");
+    }
+    spec.conf.extend(options);
+    Ok(spec)
+}
 
 /// The configuration that the arguments amount to.
 ///
 /// # Errors
 ///
 /// Text for the user: an argument that is not known, or not a number.
-pub(super) fn parse(args: &[String]) -> Result<Map<String, Value>, String> {
+fn parse(args: &[String]) -> Result<Map<String, Value>, String> {
     let mut conf = Map::new();
     for arg in args {
         let depth = if let Some(depth) = arg.strip_prefix("queue-depth=") {
@@ -44,7 +79,7 @@ pub(super) fn parse(args: &[String]) -> Result<Map<String, Value>, String> {
 /// # Errors
 ///
 /// Text for the user: no table, or a value that is neither text nor a number.
-pub(super) fn of_table(table: &Value) -> Result<Vec<String>, String> {
+fn of_table(table: &Value) -> Result<Vec<String>, String> {
     let table = table.as_object().ok_or("must be a table")?;
     table
         .iter()

@@ -1,12 +1,12 @@
 //! A command on each rank of the job.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use flux_client::{Client, Request, RpcError};
 use flux_protocol::errno::Errno;
 use flux_protocol::hostlist::Hostlist;
 use flux_protocol::idset::Idset;
+use flux_protocol::laggards::Laggards;
 use flux_protocol::message::Nodeid;
 use flux_protocol::r::ResourceSet;
 use flux_protocol::rpc::job_info::{self, LookupRequest};
@@ -25,9 +25,6 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::signal::{Ended, describe};
-
-/// How often it is told where the command is not done yet.
-const LAGGARDS_PERIOD: Duration = Duration::from_secs(2);
 
 type End = Result<Ended, RpcError>;
 
@@ -106,8 +103,8 @@ impl Perilog {
         mut running: BTreeMap<u32, JoinHandle<End>>,
     ) -> Result<BTreeMap<u32, End>, Failure> {
         let mut ends = BTreeMap::new();
-        let mut told = Idset::new();
-        let mut period = interval_at(Instant::now() + LAGGARDS_PERIOD, LAGGARDS_PERIOD);
+        let mut laggards = Laggards::default();
+        let mut period = interval_at(Instant::now() + Laggards::PERIOD, Laggards::PERIOD);
         while let Some(mut next) = running.first_entry() {
             tokio::select! {
                 end = next.get_mut() => {
@@ -116,19 +113,14 @@ impl Perilog {
                 }
                 _ = period.tick() => {
                     let active = running.iter().filter(|(_, process)| !process.is_finished());
-                    let active: Idset = active.map(|(rank, _)| *rank).collect();
-                    if !active.is_empty() && active != told {
-                        let mut places = Hostlist::new();
-                        active.iter().filter_map(|rank| hosts.nth(u64::from(rank)))
-                            .for_each(|host| places.push_host(&host));
-                        let text = format!("{} is not done yet on {places}", self.name);
+                    let active = active.map(|(rank, _)| *rank).collect();
+                    if let Some(text) = laggards.news(self.name, active, hosts) {
                         self.explain(flux, Some(text)).await;
-                        told = active;
                     }
                 }
             }
         }
-        if !told.is_empty() {
+        if laggards.are_told() {
             self.explain(flux, None).await;
         }
         Ok(ends)
