@@ -17,6 +17,8 @@ const SKEW: u64 = 300;
 pub struct Request {
     pub userid: u32,
     pub mechanism: Mechanism,
+    /// Seconds since 1970 after which the signature is not believed any more, where it has an end.
+    pub ends: Option<u64>,
     pub payload: Vec<u8>,
 }
 
@@ -75,16 +77,19 @@ fn unwrap_at(config: &Config, text: &str, real: u32, now: u64) -> Result<Request
         return Err(SignError::NotAllowed(name.clone()));
     }
     let userid = userid(&envelope)?;
-    match mechanism {
-        Mechanism::None => verify_none(&envelope, userid, real)?,
+    let ends = match mechanism {
+        Mechanism::None => {
+            verify_none(&envelope, userid, real)?;
+            None
+        }
         Mechanism::Munge => {
             let unsigned = text.rsplit_once('.').map_or(text, |(unsigned, _)| unsigned);
             let credential = munge::decode(&config.munge_socket, &envelope.signature)
                 .map_err(SignError::MungeVerify)?;
-            verify_munge(&credential, unsigned, userid, config.max_ttl, now)?;
+            Some(verify_munge(&credential, unsigned, userid, config.max_ttl, now)?)
         }
-    }
-    Ok(Request { userid, mechanism, payload: envelope.payload })
+    };
+    Ok(Request { userid, mechanism, ends, payload: envelope.payload })
 }
 
 /// Take apart an envelope of mechanism `none`, whoever it names: for where the sender of a message
@@ -96,7 +101,7 @@ pub fn unwrap_none(text: &str) -> Result<Request, SignError> {
     }
     let userid = userid(&envelope)?;
     verify_none(&envelope, userid, userid)?;
-    Ok(Request { userid, mechanism: Mechanism::None, payload: envelope.payload })
+    Ok(Request { userid, mechanism: Mechanism::None, ends: None, payload: envelope.payload })
 }
 
 /// The last user id is nobody's: it tells setresuid(2) to change nothing.
@@ -115,13 +120,14 @@ fn verify_none(envelope: &Envelope, userid: u32, real: u32) -> Result<(), SignEr
     }
 }
 
+/// When it ends, in seconds since 1970.
 fn verify_munge(
     credential: &munge::Decoded,
     unsigned: &str,
     userid: u32,
     max_ttl: u64,
     now: u64,
-) -> Result<(), SignError> {
+) -> Result<u64, SignError> {
     if credential.data.first() != Some(&HASH_TYPE_SHA256) {
         return Err(SignError::HashType);
     }
@@ -139,7 +145,7 @@ fn verify_munge(
     if encoded_at > now.saturating_add(SKEW) {
         return Err(SignError::Future(encoded_at - now));
     }
-    Ok(())
+    Ok(ends)
 }
 
 /// What the credential carries.
@@ -212,7 +218,7 @@ mod tests {
         let good = made(1000, 5000, stamp(&unsigned));
         let at =
             |credential: &munge::Decoded, now| verify_munge(credential, &unsigned, 1000, 60, now);
-        assert_eq!(at(&good, 5060), Ok(()));
+        assert_eq!(at(&good, 5060), Ok(5060));
         assert_eq!(at(&good, 5061), Err(SignError::Expired(1)));
         assert_eq!(at(&good, 4000), Err(SignError::Future(1000)));
         assert_eq!(at(&made(1001, 5000, stamp(&unsigned)), 5000), Err(SignError::UidMismatch));

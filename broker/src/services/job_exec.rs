@@ -68,7 +68,8 @@ impl Service for JobExec {
     async fn start(context: &Context, args: &[String]) -> Result<JobExec, Failure> {
         let settings = Rc::new(Settings::new(&context.config(), args)?);
         context.subscribe("job-exception");
-        let hello = job_manager::ExecHelloRequest { service: JobExec::NAME.to_owned() };
+        let hello =
+            job_manager::ExecHelloRequest { service: JobExec::NAME.to_owned(), simulates: true };
         let handle = context.handle().clone();
         // In a later turn, when start requests can be taken.
         let after = context.clone();

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`job`] | a job, pure |
 //! | [`store`] | eventlogs in the KVS, many changes in one commit |
-//! | [`submit`] | new jobs |
+//! | [`submit`], [`replay`] | new jobs; signed requests that come a second time |
 //! | [`alloc`], [`admission`], [`start`] | the scheduler's and the execution's protocol |
 //! | [`plugins`], [`facts`], [`effects`] | policy: what plugins are told, and what they want |
 //! | [`commands`], [`housekeeping`], [`bulk`] | programs that run before and after jobs |
@@ -35,6 +35,7 @@ pub mod purge;
 mod queue_access;
 pub mod queues;
 pub mod raise;
+pub mod replay;
 pub mod restart;
 pub mod start;
 pub mod store;
@@ -73,6 +74,7 @@ pub struct JobManager {
     jobs: HashMap<JobId, Job>,
     max_jobid: JobId,
     store: store::Store,
+    replay: replay::Replay,
     alloc: alloc::Alloc,
     start: start::Start,
     plugins: plugins::Plugins,
@@ -96,6 +98,7 @@ impl Service for JobManager {
             jobs: HashMap::new(),
             max_jobid: JobId(0),
             store: store::Store::new(context),
+            replay: replay::Replay::default(),
             alloc: alloc::Alloc::default(),
             start: start::Start::default(),
             plugins: plugins::Plugins::load(context).await?,

@@ -26,7 +26,8 @@ impl Service for Execution {
     async fn start(context: &Context<Execution>, _: &[String]) -> Result<Execution, Failure> {
         context.subscribe("job-exception");
         context.subscribe("shell-");
-        let hello = job_manager::ExecHelloRequest { service: "job-exec".to_owned() };
+        let hello =
+            job_manager::ExecHelloRequest { service: "job-exec".to_owned(), simulates: false };
         let handle = context.handle().clone();
         context.spawn(
             async move { handle.rpc::<job_manager::ExecHello>(&hello).await },

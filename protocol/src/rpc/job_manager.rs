@@ -28,6 +28,18 @@ pub struct NewJob {
     pub flags: u32,
     /// Jobspec without the environment.
     pub jobspec: Box<RawValue>,
+    /// Of a request with a signature that somebody else could hand in again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<Signed>,
+}
+
+/// What tells a signed request from all others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// SHA-256 of J, 64 hexadecimal digits.
+    pub digest: String,
+    /// Seconds since 1970 after which nobody believes the signature.
+    pub ends: u64,
 }
 
 /// Jobs that were refused, with the reasons.
@@ -301,6 +313,10 @@ pub struct SchedReadyResponse {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExecHelloRequest {
     pub service: String,
+    /// A job with `attributes.system.exec.test` is not executed, and may be started before its R
+    /// can be read in the KVS.
+    #[serde(default)]
+    pub simulates: bool,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -158,5 +158,6 @@ fn new_job(entry: &Entry) -> Result<job_manager::NewJob, Failure> {
         t_submit: entry.t_submit,
         flags: entry.request.flags,
         jobspec,
+        signed: entry.request.signed.clone(),
     })
 }

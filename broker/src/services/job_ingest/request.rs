@@ -4,7 +4,9 @@ use flux_protocol::credential::Credential;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::rpc::job_ingest::{SubmitRequest, flags};
+use flux_protocol::rpc::job_manager::Signed;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::spans::{Began, Span};
 
@@ -17,6 +19,8 @@ const MAX_URGENCY: i64 = 31;
 pub(super) struct Request {
     /// As it was signed.
     pub(super) j: String,
+    /// Nothing where the sender is believed without a signature.
+    pub(super) signed: Option<Signed>,
     pub(super) userid: u32,
     pub(super) urgency: u32,
     pub(super) flags: u32,
@@ -70,8 +74,13 @@ impl Checked {
             .map_err(|error| invalid(not_json(&signed.payload, &error)))?;
         let (userid, urgency, flags) = (signed.userid, self.urgency, self.flags);
         let (began, judged) = (self.began, Vec::new());
-        Ok(Request { j, userid, urgency, flags, jobspec, changed: false, began, judged })
+        let signed = signed.ends.map(|ends| Signed { digest: digest(&j), ends });
+        Ok(Request { j, signed, userid, urgency, flags, jobspec, changed: false, began, judged })
     }
+}
+
+fn digest(j: &str) -> String {
+    Sha256::digest(j).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn invalid(text: String) -> Failure {

@@ -38,20 +38,19 @@ struct ReleaseContext {
 struct Service {
     topic: String,
     sender: Sender,
+    simulates: bool,
 }
 
 impl JobManager {
     /// The job is in RUN, and no prolog holds it: have it executed once its R is stored, since
     /// the job's shell reads it there.
     pub(super) fn start_job(&mut self, context: &Context, id: JobId) {
-        if self.start.service.is_none() {
-            return;
-        }
+        let Some(Service { simulates, .. }) = self.start.service else { return };
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.pending.start_sent = true;
         self.start.pending += 1;
         // A simulated job has no shell, and does nothing that could be done twice.
-        if job_record::is_simulated(job.jobspec.get()) {
+        if simulates && job_record::is_simulated(job.jobspec.get()) {
             return self.send_start(context, id);
         }
         self.store.then(context, move |manager, context, result| {
@@ -185,7 +184,8 @@ impl JobManager {
             return Err(Failure::new(Errno::EINVAL, "exec service has active jobs"));
         }
         let topic = format!("{}.start", request.service);
-        self.start.service = Some(Service { topic, sender: sender.clone() });
+        self.start.service =
+            Some(Service { topic, sender: sender.clone(), simulates: request.simulates });
         let waiting: Vec<JobId> =
             self.jobs.values().filter(|job| job.is_active()).map(|job| job.id).collect();
         for id in waiting {

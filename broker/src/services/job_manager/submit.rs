@@ -5,7 +5,9 @@
 //! job has an exception by the time its submitter hears of it: nobody looks after a job that was
 //! refused.
 
+use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
@@ -35,19 +37,30 @@ impl JobManager {
     ) {
         let mut errors = Vec::new();
         let mut accepted = Vec::new();
+        let mut signed = HashMap::new();
         for new in request.jobs {
             match self.admit(&new) {
-                Ok(job) => accepted.push(job),
+                Ok(job) => {
+                    accepted.push(job);
+                    signed.extend(new.signed.map(|request| (new.id, request)));
+                }
                 Err(text) => errors.push((new.id, text)),
             }
         }
         self.plugins_introduce(context, accepted, move |manager, context, introduced| {
+            for (job, introduction) in &introduced {
+                if let (Introduction::Refused(_), Some(request)) =
+                    (introduction, signed.get(&job.id))
+                {
+                    manager.replay.forget(request);
+                }
+            }
             manager.introduced(context, introduced, errors, call);
         });
     }
 
     /// What needs no plugin to be refused.
-    fn admit(&self, new: &rpc::NewJob) -> Result<Job, String> {
+    fn admit(&mut self, new: &rpc::NewJob) -> Result<Job, String> {
         if self.jobs.contains_key(&new.id) {
             return Err(format!("job id {} is in use", new.id.f58()));
         }
@@ -60,6 +73,9 @@ impl JobManager {
             return Err(format!("jobs can't be stored: {trouble}"));
         }
         self.queues.check_submit(job.userid, queues::queue_of(&job).as_deref())?;
+        if let Some(signed) = &new.signed {
+            self.replay.take(signed, crate::time::unix_seconds(SystemTime::now()))?;
+        }
         Ok(job)
     }
 

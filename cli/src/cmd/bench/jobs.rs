@@ -9,7 +9,10 @@ use flux_protocol::eventlog::Event;
 use flux_protocol::fluid::JobId;
 use flux_protocol::jobspec::{Extras, Jobspec, TaskRequest};
 use flux_protocol::message::Nodeid;
-use flux_protocol::rpc::{job_ingest, job_manager};
+use flux_protocol::payload::Empty;
+use flux_protocol::r::ResourceSet;
+use flux_protocol::rpc::{job_ingest, job_manager, resource};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::figures::{figure, percentiles};
@@ -37,6 +40,10 @@ pub(crate) struct Jobs {
 impl Jobs {
     pub(super) async fn run(self, flux: &Client) -> Result<(), Failure> {
         let jobspec = self.jobspec()?;
+        if !self.submit_only {
+            // As many jobs run at a time, so that their number bounds the rate.
+            figure("cores of the instance", cores(flux).await? as f64, "cores");
+        }
         let following = match self.submit_only {
             true => None,
             false => Some(follow(flux.clone()).await?),
@@ -91,6 +98,11 @@ impl Jobs {
         }
         Ok(jobspec.to_string())
     }
+}
+
+async fn cores(flux: &Client) -> Result<u64, Failure> {
+    let resources = flux.rpc::<resource::SchedStatus>(Nodeid::ANY, &Empty).await?;
+    Ok(ResourceSet::deserialize(&resources.all).map_or(0, |all| all.ncores()))
 }
 
 type Ended = tokio::sync::mpsc::UnboundedReceiver<(JobId, Instant)>;

@@ -40,6 +40,7 @@ fn guests_run_jobs_as_themselves_and_leave_those_of_others_alone() {
     only_the_owner_cancels_jobs_of_all_users(&instance);
     a_guest_has_plugins_in_an_instance_of_his_own_alone(&instance);
     forged_requests_are_not_taken(&instance);
+    a_signed_request_counts_once(&instance);
     what_was_not_signed_is_not_run(&instance);
     without_an_imp_only_the_owners_jobs_run(&instance);
 }
@@ -240,6 +241,39 @@ fn forged_requests_are_not_taken(instance: &Instance) {
     // Root is a guest like any other here, and the IMP does not become root.
     let outcome = instance.flux(ROOT, &["run", "true"]);
     outcome.assert_failure();
+}
+
+/// At whichever broker it is handed in again, and by whomever.
+fn a_signed_request_counts_once(instance: &Instance) {
+    let ran = instance.host.home(ALICE).join("ran-once");
+    let script = format!("echo ran >> {}", ran.display());
+    let spec = instance.flux(ALICE, &["submit", "--dry-run", "sh", "-c", &script]);
+    let j = instance.host.sign(ALICE, &spec.stdout);
+    let at = |rank: u32, user| {
+        let uri = instance.uri().replace("local-0", &format!("local-{rank}"));
+        let mut command = instance.host.command(user, instance.host.program("flux"));
+        command.args(["job", "submit", "--flags=signed"]).env("FLUX_URI", uri);
+        instance.host.run(command, &j)
+    };
+    // What was refused for a reason that passes may come again.
+    instance.flux(FLUX, &["queue", "disable", "-m", "closed"]).assert_success();
+    assert!(at(1, ALICE).stderr.contains("closed"));
+    instance.flux(FLUX, &["queue", "enable"]).assert_success();
+    let first = at(1, ALICE);
+    first.assert_success();
+    for rank in [0, 1] {
+        let again = at(rank, ALICE);
+        again.assert_failure();
+        assert!(again.stderr.contains("submitted before (replayed)"), "{again:?}");
+        assert!(at(rank, BOB).stderr.contains("!= requestor="));
+    }
+    instance.eventlog_of_ended(JobId::parse(first.stdout.trim()).unwrap());
+    assert_eq!(std::fs::read_to_string(&ran).unwrap(), "ran\n");
+    // The same job, signed anew, is another one.
+    let anew = instance.flux_with(ALICE, &["job", "submit"], &spec.stdout);
+    anew.assert_success();
+    instance.eventlog_of_ended(JobId::parse(anew.stdout.trim()).unwrap());
+    assert_eq!(std::fs::read_to_string(&ran).unwrap(), "ran\nran\n");
 }
 
 /// A job that waits, until `meanwhile` was done to it.
