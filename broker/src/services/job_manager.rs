@@ -10,7 +10,7 @@
 //! | [`store`] | eventlogs in the KVS, many changes in one commit |
 //! | [`submit`], [`replay`] | new jobs; signed requests that come a second time |
 //! | [`alloc`], [`admission`], [`start`] | the scheduler's and the execution's protocol |
-//! | [`plugins`], [`facts`], [`effects`] | policy: what plugins are told, and what they want |
+//! | [`plugins`], [`facts`], [`effects`], `dependencies` | policy: what plugins are told, and what they want |
 //! | [`commands`], [`housekeeping`], [`bulk`] | programs that run before and after jobs |
 //! | [`queues`], `queue_access` | named queues, enable and start; whose jobs they take |
 //! | [`journal`] | events for job-list and others |
@@ -21,6 +21,7 @@ pub mod admission;
 pub mod alloc;
 pub mod bulk;
 pub mod commands;
+mod dependencies;
 pub mod drain;
 pub mod effects;
 pub mod facts;

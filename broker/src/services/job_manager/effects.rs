@@ -12,7 +12,6 @@ use flux_protocol::rpc::resource;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::job::State;
 use super::{Context, JobManager};
 use crate::log::Severity;
 use crate::plugin::REFUSED;
@@ -117,46 +116,12 @@ impl JobManager {
         Ok(())
     }
 
-    fn known(&self, id: u64) -> Result<JobId, String> {
+    pub(super) fn known(&self, id: u64) -> Result<JobId, String> {
         let id = JobId(id);
         match self.jobs.contains_key(&id) {
             true => Ok(id),
             false => Err(format!("job {} is not known", id.f58())),
         }
-    }
-
-    /// Adding a dependency that is, or was, there does nothing.
-    fn dependency_add(
-        &mut self,
-        context: &Context,
-        id: JobId,
-        description: String,
-    ) -> Result<(), String> {
-        let job = self.jobs.get(&self.known(id.0)?).ok_or("gone")?;
-        if job.dependencies.contains(&description) || job.satisfied.contains(&description) {
-            return Ok(());
-        }
-        if job.state > State::Depend {
-            return Err(format!("job {} is past DEPEND", id.f58()));
-        }
-        let event = json!({ "description": description });
-        self.post_with(context, id, "dependency-add", &event);
-        Ok(())
-    }
-
-    fn dependency_remove(
-        &mut self,
-        context: &Context,
-        id: JobId,
-        description: String,
-    ) -> Result<(), String> {
-        let job = self.jobs.get(&self.known(id.0)?).ok_or("gone")?;
-        if !job.dependencies.contains(&description) {
-            return Err(format!("job {} has no dependency {description}", id.f58()));
-        }
-        let event = json!({ "description": description });
-        self.post_with(context, id, "dependency-remove", &event);
-        Ok(())
     }
 
     fn perilog_event(

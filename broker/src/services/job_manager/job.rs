@@ -532,6 +532,11 @@ impl Job {
     }
 }
 
+/// Of an event that has one.
+pub(super) fn description(event: &Event) -> Option<String> {
+    context::<DescriptionContext>(event).ok().map(|context| context.description)
+}
+
 fn context<'a, T: Deserialize<'a>>(event: &'a Event) -> Result<T, ApplyError> {
     let text = event.context.as_ref().map_or("{}", |context| context.get());
     serde_json::from_str(text)
