@@ -1,10 +1,12 @@
 //! A broker process from its command line to its exit code.
 
 use std::io::IsTerminal;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use flux_protocol::credential::Userid;
+use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use nix::unistd::getuid;
 
@@ -255,10 +257,11 @@ fn socket_path(attrs: &Attrs) -> Result<PathBuf, StartError> {
     let uri = attrs.get("local-uri").unwrap_or_default();
     let path = uri.strip_prefix("local://").ok_or_else(|| StartError::Attr {
         attr: "local-uri",
-        text: format!("'{uri}' does not begin with local://"),
+        text: format!("'{uri}' is malformed: it does not begin with local://"),
     })?;
-    // A socket that a broker left behind when it crashed is in the way of the new one.
     let path = Path::new(path);
+    check_socket_place(path).map_err(|text| StartError::Attr { attr: "local-uri", text })?;
+    // A socket that a broker left behind when it crashed is in the way of the new one.
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(StartError::Attr {
             attr: "local-uri",
@@ -268,6 +271,30 @@ fn socket_path(attrs: &Attrs) -> Result<PathBuf, StartError> {
     let _ = std::fs::remove_file(path);
     Ok(path.to_owned())
 }
+
+/// What the kernel would refuse with an errno that tells less. A user who may write anywhere learns
+/// here, too, that nobody else could.
+fn check_socket_place(path: &Path) -> Result<(), String> {
+    let length = path.as_os_str().len();
+    if length > SOCKET_PATH_MAX {
+        return Err(format!(
+            "{}: length of {length} bytes exceeds max {SOCKET_PATH_MAX}: choose a shorter rundir",
+            path.display()
+        ));
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let shown = dir.display();
+    let meta = std::fs::metadata(dir)
+        .map_err(|error| format!("cannot stat {shown}: {}", Errno::from(&error)))?;
+    let (owner, mode) = (meta.uid(), meta.permissions().mode());
+    if owner == getuid().as_raw() && mode & 0o700 != 0o700 {
+        return Err(format!("{shown} does not have owner=rwx permissions; chmod u+rwx it"));
+    }
+    Ok(())
+}
+
+/// What fits into a socket's address, which ends in a zero.
+const SOCKET_PATH_MAX: usize = 107;
 
 /// Which of them are modules of flux-core, and are listed as such.
 const BUILTIN_MODULES: [&str; 5] = ["config", "connector-local", "groups", "overlay", "rexec"];

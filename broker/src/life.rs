@@ -90,9 +90,12 @@ impl Life {
         self.norestart_code.get().unwrap_or(self.exit_code.get())
     }
 
-    /// The instance is shut down and is to stay so (`broker.exit-norestart`).
-    pub fn set_norestart_code(&self, code: u8) {
-        self.norestart_code.set(Some(code));
+    /// The broker is to stay down: it is shut down, or would fail again in the same way. Where
+    /// `broker.exit-norestart` is set, that is the exit code.
+    pub fn stay_down(&self, attrs: &Attrs) {
+        if let Some(code) = attrs.parse("broker.exit-norestart") {
+            self.norestart_code.set(Some(code));
+        }
     }
 
     /// The broker has failed, whatever else happens.

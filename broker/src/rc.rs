@@ -7,7 +7,7 @@ pub mod script;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::Instant;
@@ -16,6 +16,7 @@ use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::layout::Layout;
 use flux_protocol::message::{Flags, Nodeid};
+use flux_protocol::signal;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Command;
@@ -49,26 +50,36 @@ impl Script {
 }
 
 /// What programs that the broker starts must not inherit: they would take themselves for the
-/// broker, or for tasks of the enclosing instance's job.
-const PRIVATE_ENVIRONMENT: [&str; 10] = [
-    "PMI_FD",
-    "PMI_RANK",
-    "PMI_SIZE",
+/// broker, or for tasks of the job that the broker is in, of an enclosing instance or another
+/// launcher.
+const PRIVATE_ENVIRONMENT: [&str; 13] = [
+    "FLUX_ENCLOSING_ID",
     "FLUX_JOB_ID",
+    "FLUX_JOB_ID_PATH",
     "FLUX_JOB_SIZE",
     "FLUX_JOB_NNODES",
+    "FLUX_JOB_TMPDIR",
     "FLUX_TASK_RANK",
     "FLUX_TASK_LOCAL_ID",
     "FLUX_KVS_NAMESPACE",
+    "FLUX_PMI_LIBRARY_PATH",
+    "FLUX_PROXY_REMOTE",
+    "I_MPI_PMI_LIBRARY",
     "NOTIFY_SOCKET",
 ];
+/// The same, by how their names begin.
+const PRIVATE_PREFIXES: [&str; 4] = ["PMI_", "PMIX_", "SLURM_", "PALS_"];
 
 /// The environment of programs that the broker starts by itself: its own, with its `flux` first in
 /// `PATH`.
 pub(crate) fn environment(broker: &Broker) -> BTreeMap<String, String> {
     let mut env = broker.environment().vars();
-    for name in PRIVATE_ENVIRONMENT {
-        env.remove(name);
+    env.retain(|name, _| {
+        !PRIVATE_ENVIRONMENT.contains(&name.as_str())
+            && !PRIVATE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    });
+    if let Some(jobid) = broker.attrs().get("jobid") {
+        env.insert("FLUX_ENCLOSING_ID".to_owned(), jobid);
     }
     if let Some(uri) = broker.attrs().get("local-uri") {
         env.insert("FLUX_URI".to_owned(), uri);
@@ -111,7 +122,8 @@ pub fn is_none(broker: &Broker, phase: Phase) -> bool {
 }
 
 /// Run the command that the attribute names, else the executables of `/etc/flux/NAME.d` (of the folder
-/// that the attribute `conf.rc_path` names, where it is set).
+/// that the attribute `conf.rc_path` names, where it is set), then those of `NAME.d` in each folder of
+/// the search path `FLUX_RC_EXTRA`.
 ///
 /// The first that fails ends it, with EIO and its line.
 pub async fn run_all(broker: &Rc<Broker>, phase: Phase) -> Result<(), Failure> {
@@ -134,15 +146,22 @@ pub async fn run_all(broker: &Rc<Broker>, phase: Phase) -> Result<(), Failure> {
 }
 
 fn fragments(broker: &Broker, name: &str) -> Vec<PathBuf> {
-    use std::os::unix::fs::PermissionsExt;
     let dir = broker.attrs().get("conf.rc_path").map(PathBuf::from).or_else(|| {
         let program = std::env::current_exe().ok()?;
         Some(Layout::from_program(&program).confdir())
     });
-    let Some(dir) = dir else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(dir.join(format!("{name}.d"))) else {
-        return Vec::new();
-    };
+    let extra = broker.environment().vars().remove("FLUX_RC_EXTRA").unwrap_or_default();
+    let extra = extra.split(':').filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    dir.into_iter()
+        .chain(extra)
+        .flat_map(|dir| executables(&dir.join(format!("{name}.d"))))
+        .collect()
+}
+
+/// The executables of a folder in the order of their names; none where there is no folder.
+fn executables(dir: &Path) -> Vec<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| {
@@ -197,25 +216,9 @@ async fn log_lines<R: AsyncRead + Unpin>(
 pub fn describe(status: ExitStatus) -> String {
     let how = match status.signal() {
         None => "Exited".to_owned(),
-        Some(number) => signal_text(number),
+        Some(number) => signal::describe(number),
     };
     format!("{how} (rc={})", shell_exit_code(status))
-}
-
-pub(crate) fn signal_text(number: i32) -> String {
-    use nix::sys::signal::Signal;
-    let text = match Signal::try_from(number) {
-        Ok(Signal::SIGHUP) => "Hangup",
-        Ok(Signal::SIGINT) => "Interrupt",
-        Ok(Signal::SIGQUIT) => "Quit",
-        Ok(Signal::SIGABRT) => "Aborted",
-        Ok(Signal::SIGKILL) => "Killed",
-        Ok(Signal::SIGSEGV) => "Segmentation fault",
-        Ok(Signal::SIGTERM) => "Terminated",
-        Ok(other) => return other.as_str().to_owned(),
-        Err(_) => return format!("Signal {number}"),
-    };
-    text.to_owned()
 }
 
 /// As a shell tells it: 128 and the signal's number after a signal.

@@ -2,6 +2,7 @@
 //! programs are those of the same build: run `cargo build --workspace` first.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -11,18 +12,22 @@ const BARE: [&str; 2] = ["-Sbroker.rc1_path=", "-Sbroker.rc3_path="];
 
 /// `flux start ARGS...`, with a folder for temporary files of its own, and this build's `flux`.
 fn start(args: &[&str], tmp: &Path) -> Output {
+    command(args, tmp).output().unwrap()
+}
+
+fn command(args: &[&str], tmp: &Path) -> Command {
     let programs = Path::new(FLUX).parent().unwrap();
     assert!(programs.join("flux-broker").is_file(), "build the workspace first");
-    Command::new("timeout")
+    let mut command = Command::new("timeout");
+    command
         .args(["120", FLUX, "start"])
         .args(args)
         .env("TMPDIR", tmp)
         .env("PATH", format!("{}:/usr/bin:/bin", programs.display()))
         .env("SHELL", "/bin/sh")
         .env_remove("FLUX_URI")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+        .stdin(Stdio::null());
+    command
 }
 
 #[track_caller]
@@ -68,6 +73,8 @@ fn what_was_pushed_for_the_cleanup_runs_without_jobs_too() {
     let [rc1, rc3] = BARE;
     says(&[rc1, rc3, &program], tmp.path());
     assert_eq!(std::fs::read_to_string(file).unwrap(), "yes\n");
+    let fails = start(&[rc1, rc3, "flux", "admin", "cleanup-push", "false"], tmp.path());
+    assert_eq!(fails.status.code(), Some(1), "{fails:?}");
 }
 
 #[test]
@@ -147,4 +154,79 @@ fn a_dump_without_a_backing_store_is_told_that_there_is_none() {
     let line =
         "flux-dump: error fetching checkpoints: checkpoint get unavailable, no backing store";
     assert!(said.contains(line), "{said}");
+}
+
+#[test]
+fn an_instance_whose_rc1_fails_tells_systemd_not_to_try_again() {
+    let tmp = tempfile::tempdir().unwrap();
+    let rc1 = "-Sbroker.rc1_path=false";
+    let code = |args: &[&str]| start(args, tmp.path()).status.code();
+    assert_eq!(code(&[rc1, "true"]), Some(1));
+    assert_eq!(code(&[rc1, "-Sbroker.exit-norestart=42", "true"]), Some(42));
+    let recovery = "-Sbroker.recovery-mode=1";
+    assert_eq!(code(&[rc1, recovery, "-Sbroker.exit-norestart=42", "true"]), Some(0));
+}
+
+#[test]
+fn folders_of_the_users_own_add_scripts_to_rc1_and_rc3() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = |name: &str| tmp.path().join(name);
+    for (file, text) in [("a/rc1.d/1", "first"), ("b/rc1.d/1", "second"), ("b/rc3.d/1", "last")] {
+        std::fs::create_dir_all(dir(file).parent().unwrap()).unwrap();
+        std::fs::write(dir(file), format!("#!/bin/sh\necho {text} $(flux getattr size)\n"))
+            .unwrap();
+        std::fs::set_permissions(dir(file), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let extra = format!("{}:{}", dir("a").display(), dir("b").display());
+    let args = ["-Slog-stderr-level=6", "-Sconf.rc_path=/no/such", "echo program"];
+    let output = command(&args, tmp.path()).env("FLUX_RC_EXTRA", extra).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let log = String::from_utf8_lossy(&output.stderr);
+    let scripts: Vec<&str> = log
+        .lines()
+        .filter_map(|line| line.split_once("]: ").map(|(_, text)| text))
+        .filter(|text| text.ends_with(" 1"))
+        .collect();
+    assert_eq!(scripts, ["rc1.0: first 1", "rc1.0: second 1", "rc3.0: last 1"], "{log}");
+}
+
+#[test]
+fn a_socket_is_refused_where_there_can_be_none_of_the_owners() {
+    let tmp = tempfile::tempdir().unwrap();
+    let long = tmp.path().join("x".repeat(120));
+    let readonly = tmp.path().join("readonly");
+    for dir in [&long, &readonly] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    std::fs::set_permissions(&readonly, PermissionsExt::from_mode(0o500)).unwrap();
+    for (attr, words) in [
+        ("local-uri=baduri".to_owned(), "'baduri' is malformed"),
+        ("local-uri=local:///no/such/x".to_owned(), "cannot stat /no/such: No such file"),
+        (format!("local-uri=local://{}/x", readonly.display()), "owner=rwx permissions"),
+        (format!("local-uri=local://{}/x", long.display()), "exceeds max 107"),
+        (format!("rundir={}", long.display()), "exceeds max 107"),
+    ] {
+        let output = start(&[&format!("-S{attr}"), "true"], tmp.path());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains("local-uri"), "{attr}: {said}");
+        assert!(said.contains(words), "{attr}: {said}");
+    }
+}
+
+/// `srun flux start` and the like.
+#[test]
+fn programs_of_an_instance_do_not_take_themselves_for_tasks_of_the_launcher() {
+    let tmp = tempfile::tempdir().unwrap();
+    let [rc1, rc3] = BARE;
+    let names = ["SLURM_JOB_ID", "PALS_RANKID", "PMIX_RANK", "FLUX_ENCLOSING_ID"];
+    let mut outer = command(&[rc1, rc3, "env; flux exec env"], tmp.path());
+    outer.envs(names.map(|name| (name, "7"))).env("SLURMISH", "7");
+    let said = String::from_utf8(outer.output().unwrap().stdout).unwrap();
+    assert_eq!(said.lines().filter(|line| line.ends_with("=7")).count(), 2, "{said}");
+    let inner = "flux run flux start -Sbroker.rc1_path= -Sbroker.rc3_path= \
+                 'env | grep -E \"FLUX_(JOB|TASK|ENCLOSING)\"'; flux job last";
+    let said = says(&[inner], tmp.path());
+    let lines: Vec<&str> = said.lines().collect();
+    let [enclosing, id] = lines[..] else { panic!("{said}") };
+    assert_eq!(enclosing, format!("FLUX_ENCLOSING_ID={id}"));
 }

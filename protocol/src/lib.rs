@@ -26,6 +26,7 @@ pub mod proctable;
 pub mod r;
 pub mod real;
 pub mod rpc;
+pub mod signal;
 pub mod stdlog;
 pub mod taskmap;
 pub mod treeobj;

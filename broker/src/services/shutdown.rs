@@ -70,10 +70,7 @@ impl Shutdown {
             let text = format!("shutdown cannot be initiated in state {}", state.name());
             return call.fail(Failure::new(Errno::EINVAL, text));
         }
-        let attrs = context.broker().attrs();
-        if let Some(code) = attrs.parse("broker.exit-norestart") {
-            life.set_norestart_code(code);
-        }
+        life.stay_down(context.broker().attrs());
         if call.is_streaming() {
             self.streams.insert(call, request.loglevel.unwrap_or(6));
         } else {

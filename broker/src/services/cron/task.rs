@@ -83,7 +83,7 @@ impl Task {
     /// For log lines: `Exit 1`, `Terminated`.
     pub(super) fn outcome(&self) -> String {
         match libc::WIFSIGNALED(self.status) {
-            true => crate::rc::signal_text(libc::WTERMSIG(self.status)),
+            true => flux_protocol::signal::describe(libc::WTERMSIG(self.status)),
             false => format!("Exit {}", libc::WEXITSTATUS(self.status)),
         }
     }

@@ -19,7 +19,6 @@ use super::guest;
 use super::imp::{self, Launch};
 use super::run::{EXIT_1, MILD, Run};
 use crate::log::Severity;
-use crate::rc::signal_text;
 
 /// Broker ranks by shell rank, and what became of the shells.
 #[derive(Debug)]
@@ -218,7 +217,7 @@ impl Run {
 
     /// A shell that died without a word; the others of its job still run.
     fn shell_killed(&self, context: &Context, index: usize, signal: i32) {
-        let (host, cause) = (self.shells().host(index), signal_text(signal));
+        let (host, cause) = (self.shells().host(index), flux_protocol::signal::describe(signal));
         let note = format!("shell rank {index} (on {host}): {cause}");
         match index {
             // Nobody is left who could end the job in good order.

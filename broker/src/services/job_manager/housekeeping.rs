@@ -302,7 +302,7 @@ fn failures(outcome: &Outcome) -> BTreeMap<u32, String> {
         let signal = outcome.status & 0x7f;
         error.unwrap_or_else(|| match signal {
             0 => "nonzero exit code".to_owned(),
-            signal => crate::rc::signal_text(signal),
+            signal => flux_protocol::signal::describe(signal),
         })
     };
     outcome.failed.iter().map(|rank| (rank, text(rank))).collect()

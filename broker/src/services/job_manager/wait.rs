@@ -7,6 +7,7 @@ use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::rpc::job_ingest::flags;
 use flux_protocol::rpc::job_manager as rpc;
+use flux_protocol::signal;
 
 use super::job::{EndEvent, Job, State};
 use super::{Context, JobManager};
@@ -137,14 +138,24 @@ fn response(job: &Job) -> rpc::WaitResponse {
     rpc::WaitResponse { id: job.id, success, errstr }
 }
 
-/// A wait(2) status in words.
+/// A wait(2) status in words. The shell exits with 128 and the signal's number when a signal has
+/// ended a task.
 fn describe(status: i32) -> String {
-    match status & 0x7f {
-        0 => format!("task(s) exited with exit code {}", (status >> 8) & 0xff),
-        signal => {
-            let name = nix::sys::signal::Signal::try_from(signal)
-                .map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned());
-            format!("task(s) {name}")
-        }
+    match (status & 0x7f, (status >> 8) & 0xff) {
+        (0, code @ 129..) => format!("task(s) {}", signal::describe(code - 128)),
+        (0, code) => format!("task(s) exited with exit code {code}"),
+        (signal, _) => format!("job shell {}", signal::describe(signal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::describe;
+
+    #[test]
+    fn a_signal_that_ended_a_task_is_named_whether_or_not_the_shell_survived_it() {
+        assert_eq!(describe(3 << 8), "task(s) exited with exit code 3");
+        assert_eq!(describe(143 << 8), "task(s) Terminated");
+        assert_eq!(describe(9), "job shell Killed");
     }
 }

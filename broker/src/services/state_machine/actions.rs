@@ -31,7 +31,13 @@ impl Life {
             State::Init => Some(self.init(&context).await),
             State::Quorum => Some(quorum::reach(&context).await),
             State::Run => self.run(&context).await,
-            State::Cleanup => Some(cleanup(&context).await),
+            State::Cleanup => {
+                let event = cleanup(&context).await;
+                if event == Event::CleanupFail {
+                    self.fail();
+                }
+                Some(event)
+            }
             State::Shutdown => Some(self.shutdown(&context).await),
             State::Finalize => {
                 let event = finalize(&context).await;
@@ -80,6 +86,7 @@ impl Life {
                     return Event::Rc1IgnoreFail;
                 }
                 self.fail();
+                self.stay_down(context.broker().attrs());
                 Event::Rc1Fail
             }
         }
