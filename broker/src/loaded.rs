@@ -46,6 +46,14 @@ pub(crate) struct Shared {
     pub(crate) last_request: Cell<Instant>,
 }
 
+// === impl Counts ===
+
+impl Counts {
+    pub(crate) fn clear(&self) {
+        self.received.iter().for_each(|count| count.set(0));
+    }
+}
+
 // === impl Loaded ===
 
 impl std::fmt::Debug for Loaded {

@@ -159,6 +159,7 @@ pub async fn load<S: Service>(
     let stop = Box::new(move || {
         sender.send(Delivery::Stop);
     });
+    context.subscribe(&format!("{name}.stats-clear"));
     let service = match S::start(&context, args).await {
         Ok(service) => service,
         Err(failure) => {
@@ -225,8 +226,10 @@ impl<S: Service> Task<S> {
         if !event.cred.is_owner() {
             return;
         }
-        if event.topic.method() == "stats-clear" && S::SERVICES.contains(&event.topic.service()) {
+        if event.topic.method() == "stats-clear" && event.topic.service() == self.context.name() {
             service.clear_stats();
+            self.shared.counts.clear();
+            return;
         }
         service.event(&self.context, event);
     }

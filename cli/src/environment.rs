@@ -42,6 +42,9 @@ impl Environment {
                 this.prepend(name, &first);
             }
         }
+        for name in ["FLUX_RC_EXTRA", "FLUX_SHELL_RC_PATH"] {
+            this.take_search_path(name);
+        }
         if this.get("FLUX_URI").is_some() {
             this.ours.push("FLUX_URI");
         }
@@ -78,6 +81,20 @@ impl Environment {
             .filter(|dir| !dir.is_empty())
             .map(PathBuf::from)
             .collect()
+    }
+
+    /// A search path of the user's, without the folders that it names a second time.
+    fn take_search_path(&mut self, name: &'static str) {
+        let Some(path) = self.get(name) else { return };
+        let mut dirs: Vec<&str> = Vec::new();
+        for dir in path.split(':').filter(|dir| !dir.is_empty()) {
+            if !dirs.contains(&dir) {
+                dirs.push(dir);
+            }
+        }
+        let path = dirs.join(":");
+        self.set(name, &path);
+        self.ours.push(name);
     }
 
     /// Put `first` in front of a search path, once.

@@ -22,6 +22,7 @@ mod environment;
 mod eventlog;
 mod external;
 mod failure;
+mod help_lists;
 mod job_output;
 mod jobid;
 mod joblist;
@@ -111,16 +112,18 @@ async fn run(command: &table::Command, args: &[OsString], mut context: Context) 
     context.args = args.to_vec();
     let mut parser = (command.build)();
     let running = parser
-        .try_get_matches_from_mut(args.iter().map(color_option))
+        .try_get_matches_from_mut(args.iter().map(attached_value))
         .and_then(|matches| (command.run)(matches, context))
         .map_err(|error| usage::settle(&error, &mut parser, args, command.style))?;
     running.await
 }
 
-/// `-LWHEN` as `--color=WHEN`: getopt(3) takes an optional value that way, clap does not.
-fn color_option(arg: &OsString) -> OsString {
-    match arg.to_str().and_then(|arg| arg.strip_prefix("-L")) {
-        Some(when @ ("always" | "never" | "auto")) => format!("--color={when}").into(),
+/// `-LWHEN` as `--color=WHEN`, `-RWHO` as `--rusage=WHO`: getopt(3) takes an optional value that way,
+/// clap does not.
+fn attached_value(arg: &OsString) -> OsString {
+    match arg.to_str().and_then(|arg| arg.split_at_checked(2)) {
+        Some(("-L", when @ ("always" | "never" | "auto"))) => format!("--color={when}").into(),
+        Some(("-R", who @ ("self" | "children" | "thread"))) => format!("--rusage={who}").into(),
         _ => arg.clone(),
     }
 }

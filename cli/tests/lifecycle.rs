@@ -429,6 +429,22 @@ fn the_command_says_what_it_is_and_what_is_no_command() {
 }
 
 #[test]
+fn help_lists_the_commands_of_other_packages() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = r#"[{"name": "x", "description": "site commands",
+                    "commands": [{"name": "mine", "description": "is ours"}]}]"#;
+    std::fs::write(dir.path().join("site.json"), text).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_flux"))
+        .arg("help")
+        .env("FLUX_CMDHELP_PATTERN", format!("{}/*.json", dir.path().display()))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("\nsite commands\n   mine               is ours\n"), "{output:?}");
+}
+
+#[test]
 fn help_of_a_program_of_its_own_is_what_it_says_itself() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();

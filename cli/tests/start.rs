@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -41,6 +42,10 @@ fn start(args: &[&str], tmp: &Path) -> Output {
     let args = args.iter().map(|arg| if *arg == "flux" { FLUX } else { arg });
     let mut command = clean("timeout", tmp);
     command.arg(LIMIT.as_secs().to_string()).args([FLUX, "start"]).args(args).output().unwrap()
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -124,6 +129,33 @@ fn a_script_is_started_without_a_shell_and_a_line_with_one() {
     let run = |line: &str| text(&start(&["-s", "1", line], tmp.path()).stdout);
     assert_eq!(run(&script.display().to_string()), "flux-broker-0\n");
     assert_eq!(run(&format!("{}; true", script.display())), "sh\n");
+}
+
+#[test]
+fn a_broker_that_is_put_in_front_is_the_one_that_starts() {
+    let tmp = tempfile::tempdir().unwrap();
+    let program = tmp.path().join("flux-broker");
+    let other = |text: &str, mode| {
+        std::fs::write(&program, text).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).unwrap();
+        let run = |args: &[&str]| {
+            let mut command = clean(FLUX, tmp.path());
+            command.arg("start").args(args).args(["echo", "hi"]).current_dir(tmp.path());
+            let output = command.env("FLUX_EXEC_PATH_PREPEND", "/no/such:.").output().unwrap();
+            (output.status.success(), text_of(&output))
+        };
+        [run(&[]), run(&["-s", "1"])]
+    };
+    let wrapper = format!("#!/bin/sh\necho wrapped\nexec {} \"$@\"\n", broker().display());
+    for (success, said) in other(&wrapper, 0o755) {
+        assert!(success && said.starts_with("wrapped\nhi\n"), "{said}");
+    }
+    for (success, said) in other("#!/no/such/interpreter\n", 0o755) {
+        assert!(!success && said.contains("No such file or directory"), "{said}");
+    }
+    for (success, said) in other("no program", 0o644) {
+        assert!(success && said.starts_with("hi\n"), "{said}");
+    }
 }
 
 #[test]

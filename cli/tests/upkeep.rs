@@ -1,6 +1,6 @@
 //! Commands that look after an instance: its processes, its store. The programs are those of the
 //! same build: run `cargo build --workspace` first.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 mod script;
 
@@ -181,4 +181,40 @@ mkdir shared && chmod 1777 shared
 TMPDIR=$PWD/shared flux run sh -c 'test "$TMPDIR" = '$PWD'/shared && echo the same'
 "#);
     assert_eq!(said, "the same\n");
+}
+
+#[test]
+fn what_names_a_process_may_be_a_number_too_big_for_one_but_not_empty() {
+    let said = run("
+flux exec --label= true
+echo $?
+flux exec -r 0 --bg --label=4294967297 true >/dev/null
+flux exec -r 0 --attach 4294967298 2>&1 | grep -o 'label 4294967298 does not.*'
+");
+    assert_eq!(
+        said,
+        "flux-exec: failed to set label: Invalid argument\n1\n\
+         label 4294967298 does not belong to any subprocess\n"
+    );
+}
+
+#[test]
+fn counters_of_a_module_are_cleared_on_one_rank_or_on_all() {
+    let said = run("
+count() { flux exec -r $1 flux module stats --parse rx.request config; }
+for option in --clear --clear-all; do
+    for rank in 0 1; do flux exec -r $rank flux ping --count=20 config >/dev/null; done
+    flux module stats $option config
+    tries=0
+    until [ $(count 0) -lt 20 ] || [ $tries -gt 100 ]; do tries=$((tries + 1)); done
+    [ $(count 0) -lt 20 ] && echo cleared on 0
+    [ $(count 1) -lt 20 ] && echo cleared on 1
+done
+flux module stats -Rself config | grep -c maxrss
+flux module load cron --no-such-option || true
+");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[..4], ["cleared on 0", "cleared on 0", "cleared on 1", "1"], "{said}");
+    // What comes behind the name is the module's.
+    assert!(!said.contains("unrecognized option"), "{said}");
 }

@@ -91,6 +91,8 @@ impl Tbon {
         if queue.is_some_and(|queue| queue < 0 || queue == 1) {
             return Err(TbonError::ReceiveQueue);
         }
+        attrs.put("tbon.zmq_io_threads", threads.to_string(), Access::ReadOnly);
+        attrs.put("tbon.child_rcvhwm", queue.unwrap_or(0).to_string(), Access::ReadOnly);
         attrs.put("tbon.prefertcp", u8::from(prefer_tcp).to_string(), Access::ReadOnly);
         let debug = integer(attrs, "zmqdebug", table.zmqdebug)?.unwrap_or(0);
         attrs.put("tbon.zmqdebug", debug.to_string(), Access::ReadOnly);

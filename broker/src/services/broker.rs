@@ -56,6 +56,13 @@ impl BrokerService {
         request: rpc::SetenvRequest,
         _: &Sender,
     ) -> Result<Empty, Failure> {
+        // As for setenv(3), of all before any is set: a command could not be started with them.
+        let is_name = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
+        let is_value = |value: &Option<String>| value.as_ref().is_none_or(|v| !v.contains('\0'));
+        if let Some((name, _)) = request.env.iter().find(|(n, v)| !(is_name(n) && is_value(v))) {
+            let text = format!("'{}' can't be set in an environment", name.escape_default());
+            return Err(Failure::new(Errno::EPROTO, text));
+        }
         for (name, value) in request.env {
             context.broker().environment().set(&name, value);
         }

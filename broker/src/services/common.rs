@@ -50,7 +50,7 @@ pub(crate) fn dispatch<S: Service>(
         "stats-get" => Ok(service.stats(context).unwrap_or_else(|| message_counts(counts))),
         "stats-clear" => {
             service.clear_stats();
-            counts.received.iter().for_each(|count| count.set(0));
+            counts.clear();
             return reply_empty(call);
         }
         "debug" => debug(counts, payload.as_ref()),

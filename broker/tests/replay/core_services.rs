@@ -88,6 +88,13 @@ fn environment_and_paths_are_served() {
         )
         .await;
         assert_eq!(env, r#"{"env":{"FLUX_T_A":"1"}}"#);
+        for bad in ["BAD=NAME", "", "X\\u0000Y"] {
+            let request = format!(r#"{{"env":{{"FLUX_T_A":"2","{bad}":"1"}}}}"#);
+            let refused = ask(&mut connection, "broker.setenv", &request).await;
+            assert!(refused.ends_with("can't be set in an environment"), "{refused}");
+        }
+        let env = ask(&mut connection, "broker.getenv", r#"{"names":["FLUX_T_A"]}"#).await;
+        assert_eq!(env, r#"{"env":{"FLUX_T_A":"1"}}"#);
         let values = ask(&mut connection, "broker.conf-builtin", r#"{"keys":["rundir"]}"#).await;
         assert_eq!(values, r#"{"values":{"rundir":"/run/flux"}}"#);
         let bad = ask(&mut connection, "broker.conf-builtin", r#"{"keys":["nope"]}"#).await;

@@ -95,6 +95,9 @@ enum Process {
 impl Exec {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let attach = self.attach_to()?;
+        if self.label.as_deref() == Some("") {
+            return Err(Failure::of("failed to set label", "Invalid argument"));
+        }
         if self.waitable && !self.bg {
             return Err(Failure::new("--waitable can only be used with --bg"));
         }
@@ -152,8 +155,9 @@ impl Exec {
         let [target] = self.command.as_slice() else {
             return Err(Failure::new("--attach takes a single pid or label argument"));
         };
-        Ok(Some(match target.parse() {
-            Ok(pid) if pid > 0 => Process::Pid(pid),
+        // A number that no process can have is a label.
+        Ok(Some(match target.parse::<i32>() {
+            Ok(pid) if pid > 0 => Process::Pid(i64::from(pid)),
             _ => Process::Label(target.clone()),
         }))
     }

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use clap::Args;
+use flux_protocol::layout::Layout;
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, strerror};
+use crate::help_lists::{self, Group};
 use crate::table::{self, GROUPS};
 use crate::{external, man, out, usage};
 
@@ -84,6 +86,12 @@ fn has_page(context: &Context, page: &str) -> bool {
     })
 }
 
+fn other_packages() -> Vec<Group> {
+    let Ok(program) = std::env::current_exe() else { return Vec::new() };
+    let patterns = std::env::var("FLUX_CMDHELP_PATTERN").unwrap_or_default();
+    help_lists::groups(&Layout::from_program(&program).datadir(), &patterns)
+}
+
 /// What `flux --help` prints.
 pub(crate) fn overview() -> String {
     let mut text = String::from(
@@ -99,6 +107,12 @@ pub(crate) fn overview() -> String {
         text.push_str(&format!("\n{heading}\n"));
         for (name, about) in *commands {
             text.push_str(&format!("   {name:<18} {about}\n"));
+        }
+    }
+    for group in other_packages() {
+        text.push_str(&format!("\n{}\n", group.heading));
+        for entry in group.commands {
+            text.push_str(&format!("   {:<18} {}\n", entry.name, entry.about));
         }
     }
     text.push_str("\nSee 'flux help COMMAND' for more information about a specific command.\n");

@@ -91,7 +91,7 @@ struct Load {
     #[arg(long, value_name = "PATH")]
     loader: Option<String>,
     module: String,
-    #[arg(trailing_var_arg = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
 

@@ -124,7 +124,7 @@ impl Start {
 
     /// Wrapper, broker and options that all brokers have in common.
     fn broker_args(&self, context: &Context) -> Result<Vec<String>, Failure> {
-        let broker = context.layout.libexecdir().join("flux-broker");
+        let broker = broker_program(context);
         let mut args = self.wrap.clone();
         args.push(broker.to_string_lossy().into_owned());
         args.extend(self.setattr.iter().map(|setting| format!("-S{setting}")));
@@ -247,6 +247,21 @@ fn one_of<'a>(
             Err(Failure::new(format_args!("unknown --{name} argument '{value}': use {allowed:?}")))
         }
     }
+}
+
+/// The broker of this installation, unless `FLUX_EXEC_PATH_PREPEND` has another: a wrapper, or one
+/// that is being tried.
+fn broker_program(context: &Context) -> PathBuf {
+    let first = context.env.get("FLUX_EXEC_PATH_PREPEND").unwrap_or_default();
+    let mut dirs = first.split(':').filter(|dir| !dir.is_empty());
+    dirs.find_map(|dir| {
+        let program = Path::new(dir).join("flux-broker");
+        let executable = std::fs::metadata(&program)
+            .is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0);
+        // With a folder of the current directory's, too, it is a path and not a name.
+        executable.then(|| std::path::absolute(&program).unwrap_or(program))
+    })
+    .unwrap_or_else(|| context.layout.libexecdir().join("flux-broker"))
 }
 
 /// A directory is the statedir of an instance; a file is a dump of its KVS.

@@ -83,11 +83,10 @@ impl SystemScripts {
         let enabled = paint(color, sgr::GREEN, "enabled");
         outln!("▸ {program}: {enabled} ({})", how(program, table));
         let command = words(table.get("command"));
-        if !command.is_empty() {
-            outln!("  command: {}", command.join(" "));
-        }
         if runs_scripts(program, &command) {
             scripts(context, program, color);
+        } else {
+            outln!("  command: {}", command.join(" "));
         }
         outln!();
     }
