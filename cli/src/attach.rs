@@ -48,7 +48,7 @@ pub(crate) struct Attach {
     /// `clean` unless it says otherwise.
     pub wait_event: Option<String>,
     pub quiet: bool,
-    pub verbose: bool,
+    pub verbose: u8,
     /// Neither input nor signals go to the job.
     pub read_only: bool,
     /// Tasks that standard input is for, all if not set.
@@ -160,6 +160,9 @@ impl Attach {
         if mpir::is_debugged() {
             debugger::check(flux, id, shown).await?;
             mpir::name_job(id.0);
+            if self.verbose > 1 {
+                crate::errln!("flux-job: totalview_jobid={}", id.0);
+            }
         }
         session.listen("eventlog", 0, Heard::Events)?;
         if !self.read_only {

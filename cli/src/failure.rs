@@ -33,6 +33,17 @@ impl Failure {
         Failure { text: String::new(), code, prefix: None }
     }
 
+    /// The failure of something that was done on the way.
+    pub(crate) fn within(self, subject: impl Display) -> Failure {
+        let text = format!("{subject}: {}", self.text);
+        Failure { text, ..self }
+    }
+
+    /// In one line, for those who go on.
+    pub(crate) fn line(&self) -> String {
+        self.text.lines().collect::<Vec<_>>().join(": ")
+    }
+
     /// Put another name than the command's own in front.
     pub(crate) fn prefix(mut self, prefix: impl Into<String>) -> Failure {
         self.prefix = Some(prefix.into());

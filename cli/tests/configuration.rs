@@ -98,6 +98,9 @@ fn mistakes_stop_the_broker_with_file_line_and_key() {
         .collect();
     for (text, wanted) in [
         ("[bootstrap", vec!["x.toml:1:"]),
+        ("[exec]\nmethod = \"wrong\"\n", vec!["x.toml:2:", "unknown exec.method 'wrong'"]),
+        ("[exec]\nkill-timeout = \"0s\"\n", vec!["x.toml:2:", "invalid kill-timeout: 0s"]),
+        ("[exec]\nmax-kill-count = 0\n", vec!["x.toml:2:", "invalid max-kill-count=0"]),
         ("[bootstrap]\nnonsense = 1\n", vec!["x.toml:2:", "[bootstrap]", "nonsense"]),
         (
             "[access]\nallow-guest-user = \"zz\"\n",
@@ -112,6 +115,10 @@ fn mistakes_stop_the_broker_with_file_line_and_key() {
     }
     for (text, wanted) in cases {
         let dir = folder(&[("x.toml", &text)]);
+        let conf = dir.path().join("c").display().to_string();
+        let (code, checked, _) = flux(dir.path(), None, &["config", "check", &conf]);
+        assert_eq!(code, Some(1), "{text}: {checked}");
+        assert!(wanted.iter().all(|word| checked.contains(word)), "{wanted:?}: {checked}");
         let (code, _, err) = flux(dir.path(), None, &["start", "-o,-cc", "true"]);
         assert_eq!(code, Some(1), "{text}: {err}");
         assert!(err.contains("Config file error: "), "{err}");

@@ -365,7 +365,13 @@ fn prologs_that_were_under_way_at_a_crash_wait_for_their_nodes_and_run_again() {
 }
 
 #[test]
-fn a_node_with_processes_that_nobody_can_kill_is_drained() {
+fn a_node_with_processes_that_nobody_can_kill_is_drained_and_its_job_ends() {
+    for limit in ["max-kill-count = 2", "max-kill-timeout = \"100ms\"\nmax-kill-count = 1000"] {
+        unkillable(limit);
+    }
+}
+
+fn unkillable(limit: &str) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("conf")).unwrap();
     // Out of reach of signals to the shell, and with its output open.
@@ -376,13 +382,12 @@ fn a_node_with_processes_that_nobody_can_kill_is_drained() {
     );
     std::fs::write(&shell, script).unwrap();
     std::fs::set_permissions(&shell, PermissionsExt::from_mode(0o755)).unwrap();
-    let text =
-        format!("[exec]\njob-shell = {shell:?}\nkill-timeout = \"20ms\"\nmax-kill-count = 2\n");
+    let text = format!("[exec]\njob-shell = {shell:?}\nkill-timeout = \"20ms\"\n{limit}\n");
     std::fs::write(dir.path().join("conf/a.toml"), text).unwrap();
     let program = format!(
         "id=$(flux submit true) && flux job wait-event $id start >/dev/null && flux cancel $id
          until flux resource drain -no '{{state}} {{reason}}' | grep .; do sleep 0.05; done
-         echo $id; : > {0}/stop; flux job wait-event $id clean >/dev/null && echo clean",
+         echo $id; flux job wait-event $id clean >/dev/null && test ! -e {0}/stop && echo clean",
         dir.path().display()
     );
     let output = Command::new("timeout")
@@ -397,8 +402,8 @@ fn a_node_with_processes_that_nobody_can_kill_is_drained() {
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8_lossy(&output.stdout);
     let lines: Vec<&str> = said.lines().map(str::trim).collect();
-    let reason = format!("unkillable processes from job {}", lines[1]);
-    // The node is in use until the process has gone.
+    let reason = format!("unkillable user processes for job {}", lines[1]);
+    // The node is in use until the job is given up.
     assert!(lines[0] == format!("draining {reason}") || lines[0] == format!("drained {reason}"));
     assert_eq!(lines[2], "clean", "{said}");
 }

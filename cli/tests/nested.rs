@@ -189,6 +189,18 @@ cat first
     assert_eq!(said, "level 1 cores 2\nlevel 2 cores 1\nlevel 3 cores 1\n");
 }
 
+#[test]
+fn an_instance_that_looks_at_its_hardware_ends_with_its_job_all_the_same() {
+    let said = run("
+left='flux run flux job timeleft'
+conf=--conf=resource.rediscover=true
+limited=$(flux alloc -n1 -t 1h -o cpu-affinity=off $conf $left)
+test $limited -gt 3000 && test $limited -le 3600 && echo limited
+test $(flux alloc -n1 -o cpu-affinity=off $conf $left) -ge 4294967295 && echo unlimited
+");
+    assert_eq!(said, "limited\nunlimited\n");
+}
+
 /// Its node is given to others, so nothing of the job may be left there.
 #[test]
 fn tasks_end_with_the_broker_that_runs_them() {

@@ -96,6 +96,16 @@ fn node_that_lacks_what_it_should_have_is_drained_with_the_reason() {
 
 #[test]
 fn a_node_that_is_not_excluded_any_more_runs_the_jobs_that_wait() {
+    let other = "printf '[sched]\\nplugin = \"sched-backfill.wasm\"\\n' >> conf/system.toml
+         flux config reload; until flux dmesg | grep -q 'has taken over'; do sleep 0.05; done";
+    // Whichever scheduler it is that knew of the exclusion; the last one is replaced by the
+    // reload that ends the exclusion.
+    for scheduler in ["", "flux module reload sched-simple", other] {
+        exclusion_ends(scheduler);
+    }
+}
+
+fn exclusion_ends(scheduler: &str) {
     let site = Site::new();
     let r = site.r(&["--hosts=node[7-9]", "--cores=0", "--property=edge:0-1"]);
     let conf = |rest: &str| resource(&r, &format!("noverify = true\n{rest}"));
@@ -103,14 +113,15 @@ fn a_node_that_is_not_excluded_any_more_runs_the_jobs_that_wait() {
     std::fs::write(site.path("more.toml"), conf("exclude = \"node8\"")).unwrap();
     let said = site.run_on(
         &["-s3", "--test-hosts=node[7-9]"],
-        "runs=$(flux submit sleep inf); flux job wait-event $runs start >/dev/null
+        &format!("{scheduler}
+         runs=$(flux submit sleep inf); flux job wait-event $runs start >/dev/null
          waits=$(flux submit hostname); flux resource drain 2; flux resource undrain 2
          mv more.toml conf/system.toml; flux config reload
-         flux job wait-event -t 60 $waits clean >/dev/null; flux jobs -no {nodelist} $runs $waits
-         flux resource status -s exclude,avail -no '{state} {nodelist}'
-         flux resource list -s free,allocated -no '{state} {nodelist} {properties}'
+         flux job wait-event -t 60 $waits clean >/dev/null; flux jobs -no {{nodelist}} $runs $waits
+         flux resource status -s exclude,avail -no '{{state}} {{nodelist}}'
+         flux resource list -s free,allocated -no '{{state}} {{nodelist}} {{properties}}'
          flux run -N1 --requires=edge flux getattr rank; flux cancel $runs; flux run -N2 true
-         flux queue idle >/dev/null; flux jobs -a -no '{id.dec} {result} {nnodes}' | sort -n | cut -f2- -d' '",
+         flux queue idle >/dev/null; flux jobs -a -no '{{id.dec}} {{result}} {{nnodes}}' | sort -n | cut -f2- -d' '"),
     );
     assert_eq!(
         said,
@@ -317,6 +328,35 @@ fn flux_top_of_a_queue_counts_the_nodes_of_the_queue() {
         &format!("flux queue start --all --quiet; {}; {}", top("--queue=edge"), top("")),
     );
     assert_eq!(said, "0/2\n0/2\n0/3\n0/3");
+}
+
+#[test]
+fn who_loads_the_service_of_resources_finds_what_it_has_found() {
+    let site = Site::new();
+    let r = site.r(&["--hosts=node7", "--cores=0-9999"]);
+    site.configure(&resource(&r, ""));
+    let said = site.run(
+        "defined() { flux kvs get --raw resource.eventlog | grep -c resource-define; }
+         before=$(defined); flux resource undrain 0; flux module reload -f resource
+         echo $(($(defined) - before)); flux resource drain -no '{reason}' | grep -c missing",
+    );
+    assert!(said.starts_with("1\n1"), "{said}");
+}
+
+#[test]
+fn flux_top_says_why_an_instance_is_not_entered() {
+    let site = Site::new();
+    let said = site.run(
+        "id=$(flux submit --job-name=hollow sleep inf); flux job wait-event $id start >/dev/null
+         flux job memo $id uri=local:///nonexistent/local; mkfifo keys
+         sees() { until grep -q \"$1\" seen; do sleep 0.05; done; }
+         : >seen; (TERM=xterm script -qfc 'flux top' seen <keys >/dev/null) & exec 9>keys
+         sees hollow; printf j >&9; printf '\\r' >&9; sees 'error connecting to Flux: '
+         printf q >&9; wait $!; echo $?; FLUX_URI=nothing:/x TERM=xterm script -qc 'flux top' keys.out </dev/null",
+    );
+    let mut lines = said.lines();
+    assert_eq!(lines.next(), Some("0"), "{said}");
+    assert!(lines.next().unwrap().starts_with("flux-top: connecting to Flux: "), "{said}");
 }
 
 #[test]

@@ -25,7 +25,8 @@ echo "== debugged"
 flux run --debug-emulate -n2 echo released
 id=$(flux submit sh -c 'trap "echo continued; exit" CONT; echo ready; while :; do sleep 0.1; done')
 flux job wait-event -q -W -t 60 -p output $id data
-flux job attach --debug-emulate $id | grep continued
+flux job attach -vv --debug-emulate $id 2>debugger | grep continued
+test "$(grep totalview_jobid debugger)" = "flux-job: totalview_jobid=$(flux job id $id)" && echo named
 echo "== programs"
 cat >programs <<'END'
 0 echo first
@@ -74,7 +75,7 @@ fn tools_find_tasks_post_events_and_run_what_they_are_told() {
         }
         _ => panic!("{said}"),
     }
-    assert_eq!(section("debugged"), ["released", "released", "continued"]);
+    assert_eq!(section("debugged"), ["released", "released", "continued", "named"]);
     let programs = [
         "1 0",
         "first",

@@ -5,6 +5,10 @@ use serde_json::Value;
 use super::Config;
 use super::table::{Table, TableError};
 
+/// How flux-core can run a job: in shells that job-exec starts through the brokers, or that run
+/// on when job-exec does not. Here both mean the first.
+pub const METHODS: [&str; 2] = ["bulk-exec", "bgexec"];
+
 /// `[exec]`; times in seconds.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Exec {
@@ -13,10 +17,11 @@ pub struct Exec {
     pub job_shell: Option<String>,
     /// `rexec` or `sdexec`.
     pub service: Option<String>,
+    /// One of [`METHODS`].
     pub method: Option<String>,
     pub kill_timeout: Option<f64>,
     pub max_kill_timeout: Option<f64>,
-    pub max_kill_count: Option<u64>,
+    pub max_kill_count: Option<u32>,
     pub term_signal: Option<String>,
     pub kill_signal: Option<String>,
     pub barrier_timeout: Option<f64>,
@@ -54,15 +59,15 @@ impl Exec {
             imp: owned(table.string("imp")?),
             job_shell: owned(table.string("job-shell")?),
             service: owned(table.string("service")?),
-            method: owned(table.string("method")?),
-            kill_timeout: table.fsd("kill-timeout")?,
-            max_kill_timeout: table.fsd("max-kill-timeout")?,
-            max_kill_count: table.count("max-kill-count")?,
+            method: method(&mut table)?,
+            kill_timeout: some_time(&mut table, "kill-timeout")?,
+            max_kill_timeout: some_time(&mut table, "max-kill-timeout")?,
+            max_kill_count: some_count(&mut table, "max-kill-count")?,
             term_signal: signal(&mut table, "term-signal")?,
             kill_signal: signal(&mut table, "kill-signal")?,
             barrier_timeout: table.fsd("barrier-timeout")?,
             shell_exit_timeout: none_or_fsd(&mut table, "shell-exit-timeout")?,
-            max_start_delay_percent: table.number("max-start-delay-percent")?,
+            max_start_delay_percent: percent(&mut table, "max-start-delay-percent")?,
             testexec_allow_guests: testexec.bool("allow-guests")?.unwrap_or(false),
         };
         testexec.finish()?;
@@ -73,6 +78,42 @@ impl Exec {
         table.bool("sdexec-constrain-resources")?;
         table.finish()?;
         Ok(exec)
+    }
+}
+
+fn method(table: &mut Table<'_>) -> Result<Option<String>, TableError> {
+    match table.string("method")? {
+        Some(name) if !METHODS.contains(&name) => {
+            let known = METHODS.join(" or ");
+            Err(table.bad("method", format!("unknown exec.method '{name}': expected {known}")))
+        }
+        name => Ok(name.map(str::to_owned)),
+    }
+}
+
+/// A duration that is longer than none.
+fn some_time(table: &mut Table<'_>, key: &'static str) -> Result<Option<f64>, TableError> {
+    let text = table.string(key)?.unwrap_or_default();
+    match table.fsd(key) {
+        Ok(Some(0.0)) => {
+            Err(table.bad(key, format!("invalid {key}: {text}: must be longer than 0")))
+        }
+        Err(_) => Err(table.bad(key, format!("invalid {key}: {text}: not a duration"))),
+        time => time,
+    }
+}
+
+fn some_count(table: &mut Table<'_>, key: &'static str) -> Result<Option<u32>, TableError> {
+    let Some(number) = table.integer(key)? else { return Ok(None) };
+    let count = u32::try_from(number).ok().filter(|count| *count > 0);
+    count.map(Some).ok_or_else(|| table.bad(key, format!("invalid {key}={number}")))
+}
+
+fn percent(table: &mut Table<'_>, key: &'static str) -> Result<Option<f64>, TableError> {
+    let percent = table.number(key)?;
+    match percent.is_none_or(|percent| percent >= 0.0) {
+        true => Ok(percent),
+        false => Err(table.bad(key, format!("{key} must not be negative"))),
     }
 }
 
@@ -91,7 +132,7 @@ fn signal(table: &mut Table<'_>, key: &'static str) -> Result<Option<String>, Ta
         || name.parse::<i32>().is_ok_and(|n| nix::sys::signal::Signal::try_from(n).is_ok());
     match known {
         true => Ok(Some(name.to_owned())),
-        false => Err(table.bad(key, format!("{key}: unknown signal '{name}'"))),
+        false => Err(table.bad(key, format!("invalid {key}: {name}"))),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::broker::Broker;
 use crate::call::{Call, Calls, Sender};
 use crate::config::{Config, tables};
 use crate::context::Context;
-use crate::handle::Handle;
+use crate::handle::{Handle, Responses};
 use crate::log::Severity;
 use crate::methods::Methods;
 use crate::plugin::{check_pinned, default_path};
@@ -95,13 +95,16 @@ fn load_refusal(_: PayloadError) -> Failure {
     Failure::new(Errno::EPROTO, "error decoding config.load request")
 }
 
-/// Take over what the parent has, now and whenever it changes.
+/// Take over what the parent has, now and whenever it changes. One that does not answer is asked
+/// again: this broker does not go on without. That it is lost is for the state machine to see.
 async fn follow_parent(context: Context<ConfigService>) {
+    let patience = context.broker().attrs().duration("broker.quorum-warn");
     loop {
         let flags = Flags::UPSTREAM | Flags::STREAMING;
         let handle = context.handle();
         if let Ok(mut stream) = handle.send::<rpc::Get>(Nodeid(context.rank()), flags, &Empty) {
-            while let Ok(object) = stream.next().await {
+            let mut patience = patience;
+            while let Some(object) = next_of_parent(&context, &mut stream, patience.take()).await {
                 let again = context.clone();
                 context.later(move |config: &mut ConfigService| {
                     let source = Source::Object(object);
@@ -111,6 +114,21 @@ async fn follow_parent(context: Context<ConfigService>) {
         }
         tokio::time::sleep(PARENT_RETRY).await;
     }
+}
+
+/// None: the parent is gone, or has not answered for so long.
+async fn next_of_parent(
+    context: &Context<ConfigService>,
+    stream: &mut Responses<rpc::Get>,
+    patience: Option<Duration>,
+) -> Option<Object> {
+    let Some(patience) = patience else { return stream.next().await.ok() };
+    let answer = tokio::time::timeout(patience, stream.next()).await;
+    let answer = answer.inspect_err(|_| {
+        let text = "the parent does not tell its configuration: it is asked again";
+        context.log(Severity::Warning, text);
+    });
+    answer.ok()?.ok()
 }
 
 impl ConfigService {

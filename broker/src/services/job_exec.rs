@@ -123,12 +123,18 @@ impl Service for JobExec {
         let jobs: serde_json::Map<String, serde_json::Value> =
             self.jobs.iter().map(|(id, run)| (id.f58(), run.stats())).collect();
         Some(serde_json::json!({
-            "method": "fork",
+            "method": settings.method,
             "kill-timeout": settings.kill_timeout,
             "term-signal": signal_name(settings.term_signal),
             "kill-signal": signal_name(settings.kill_signal),
             "max-kill-count": settings.max_kill_count,
+            "max-kill-timeout": settings.max_kill_timeout.unwrap_or(-1.0),
+            "effective-max-kill-timeout": settings.patience(),
             "jobs": jobs,
+            "config": {
+                "default_job_shell": settings.job_shell(),
+                "flux_imp_path": settings.imp,
+            },
         }))
     }
 

@@ -82,6 +82,8 @@ pub struct Resource {
     /// Drain state once all that was requested is true; what requests are checked against.
     requested_drain: Drain,
     fake: bool,
+    /// When the job that we are in an enclosing instance ends; 0: it does not.
+    granted_until: f64,
     posts: Posts,
     journal: Journal,
     acquire: Acquire,
@@ -143,6 +145,8 @@ impl Service for Resource {
         }
         if context.rank() == 0 {
             resource.begin(context, args.force_up || settings.fake, is_recovery)?;
+            // Whoever has loaded the service finds what it has found.
+            resource.commit_first_posts(context).await;
             enclosing::follow(context);
         }
         Ok(resource)
@@ -214,7 +218,8 @@ impl Resource {
             state: State::default(),
             requested_drain: Drain::default(),
             fake: settings.fake,
-            posts: Posts::default(),
+            granted_until: 0.0,
+            posts: Posts::new(context.rank() == 0),
             journal: Journal::new(Vec::new(), settings.journal_max),
             acquire: Acquire::default(),
             status: Status::default(),

@@ -43,6 +43,22 @@ fn a_job_with_the_debug_flag_tells_when_requests_were_sent() {
 }
 
 #[test]
+fn a_job_with_the_debug_flag_tells_that_its_execution_service_is_gone() {
+    run(async {
+        let mut instance = Instance::start().await;
+        let debugged = instance.submit_with(&simulated("1h"), 16, 2).await.unwrap();
+        let plain = instance.submit(&simulated("1h")).await.unwrap();
+        instance.wait_event(debugged, "start").await;
+        instance.wait_event(plain, "start").await;
+        instance.unload("job-exec").await;
+        let lost = instance.wait_event(debugged, "debug.start-lost").await;
+        assert_eq!(lost.context_as::<Object>().unwrap()["note"], "disconnect");
+        assert!(!instance.event_names(plain).await.iter().any(|name| name.starts_with("debug")));
+        instance.stop().await;
+    });
+}
+
+#[test]
 fn a_held_job_is_never_allocated_and_its_end_needs_no_resources() {
     run(async {
         let instance = Instance::start().await;

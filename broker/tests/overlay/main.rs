@@ -9,3 +9,4 @@ mod joining;
 mod losing;
 mod replay;
 mod routing;
+mod waiting;

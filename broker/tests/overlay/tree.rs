@@ -17,7 +17,7 @@ use flux_broker::log::Record;
 use flux_broker::overlay::{Overlay, Uplink};
 use flux_broker::peers::Peers;
 use flux_broker::router::Sink;
-use flux_broker::service::load;
+use flux_broker::service::{Service, load};
 use flux_broker::services;
 use flux_cert::Certificate;
 use flux_protocol::credential::{Credential, Userid};
@@ -138,6 +138,12 @@ impl Site {
 }
 
 impl Node {
+    /// What else is to run here.
+    pub(crate) async fn load<S: Service>(&mut self, args: &[&str]) {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        self.loaded.push(load::<S>(&self.broker, None, &args).await.unwrap());
+    }
+
     pub(crate) fn health(&self) -> HealthResponse {
         self.overlay.health()
     }

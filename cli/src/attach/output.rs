@@ -57,7 +57,7 @@ impl Session<'_> {
             Entry::Redirect(_) | Entry::Log(_) if self.how.quiet => return Ok(()),
             Entry::Redirect(redirect) => format!("{redirect}\n"),
             Entry::Log(log) => {
-                format!("{:.3}s: {}\n", self.since(timestamp), log.text(self.how.verbose))
+                format!("{:.3}s: {}\n", self.since(timestamp), log.text(self.how.verbose > 0))
             }
         };
         if self.terminal.is_some() {

@@ -70,16 +70,17 @@ impl Top {
             return Err(Failure::new("terminal does not support required capabilities"));
         }
         let flux = match &self.target {
-            None => context.connect().await?,
+            None => context.connect().await,
             Some(target) => {
                 let uri = resolve(&context, target, false).await.map_err(|e| {
                     Failure::new(format_args!("failed to resolve target to a Flux URI\n{e}"))
                 })?;
-                context.connect_to(&uri).await?
+                context.connect_to(&uri).await
             }
         };
+        let flux = flux.map_err(|e| e.within("connecting to Flux"))?;
         let mut levels = vec![Level::open(flux, self.queue.clone()).await];
-        let mut screen = look(&levels).await?;
+        let mut screen = look(&mut levels).await?;
         let terminal = RawTerminal::enter()?;
         let outcome = self.follow(&context, &mut levels, &mut screen).await;
         drop(terminal);
@@ -103,43 +104,63 @@ impl Top {
             let count = tokio::select! {
                 count = stdin.read(&mut keys) => count.unwrap_or_default(),
                 _ = ticks.tick() => {
-                    let selected = screen.selected;
-                    *screen = look(levels).await?;
-                    screen.selected = selected;
+                    let seen = std::mem::take(screen);
+                    let now = look(levels).await?;
+                    *screen = Screen {
+                        selected: seen.selected,
+                        notice: now.notice.or(seen.notice),
+                        ..now
+                    };
                     continue;
                 }
             };
-            match Key::of(keys.get(..count).unwrap_or_default()) {
-                Key::Quit => return Ok(0),
-                // Out of the instance that was entered last, or of the program.
-                Key::Back => {
-                    levels.pop();
-                    if levels.is_empty() {
-                        return Ok(0);
-                    }
+            for key in Key::all(keys.get(..count).unwrap_or_default()) {
+                screen.notice = None;
+                Self::press(key, context, levels, screen).await?;
+                if levels.is_empty() {
+                    return Ok(0);
+                }
+            }
+        }
+    }
+
+    /// No levels are left when the program is to end.
+    async fn press(
+        key: Key,
+        context: &Context,
+        levels: &mut Vec<Level>,
+        screen: &mut Screen,
+    ) -> Result<(), Failure> {
+        match key {
+            Key::Quit => levels.clear(),
+            // Out of the instance that was entered last, or of the program.
+            Key::Back => {
+                levels.pop();
+                *screen = look(levels).await?;
+            }
+            Key::Up => screen.select_previous(),
+            Key::Down => screen.select_next(),
+            key @ (Key::Left | Key::Right) => {
+                if let Some(level) = levels.last_mut()
+                    && level.change_queue(key == Key::Right)
+                {
                     *screen = look(levels).await?;
                 }
-                Key::Up => screen.select_previous(),
-                Key::Down => screen.select_next(),
-                key @ (Key::Left | Key::Right) => {
-                    if let Some(level) = levels.last_mut()
-                        && level.change_queue(key == Key::Right)
-                    {
-                        *screen = look(levels).await?;
-                    }
-                }
-                Key::Enter => {
-                    // An instance that is just ending can't be looked at any more.
-                    if let Some(uri) = screen.selected_job().and_then(JobInfo::uri)
-                        && let Ok(flux) = context.connect_to(uri).await
-                    {
+            }
+            Key::Enter => {
+                let uri = screen.selected_job().and_then(JobInfo::uri);
+                let Some(uri) = uri else { return Ok(()) };
+                match context.connect_to(uri).await {
+                    Ok(flux) => {
                         levels.push(Level::open(flux, None).await);
                         *screen = look(levels).await?;
                     }
+                    Err(e) => screen.notice = Some(e.within("error connecting to Flux").line()),
                 }
-                Key::Other => {}
             }
+            Key::Other => {}
         }
+        Ok(())
     }
 
     /// Write what is shown to the file that was asked for, without what moves the cursor.
@@ -171,15 +192,39 @@ fn terminal() -> (usize, usize) {
         .map_or((80, 24), |(width, height)| (usize::from(width.0), usize::from(height.0)))
 }
 
-/// Ask the innermost instance.
-async fn look(levels: &[Level]) -> Result<Screen, Failure> {
-    match levels.last() {
-        Some(level) => level.look(levels.len() - 1).await,
-        None => Ok(Screen::default()),
+/// Ask the innermost instance. When it has ended, the one around it.
+async fn look(levels: &mut Vec<Level>) -> Result<Screen, Failure> {
+    let mut notice = None;
+    while let Some(level) = levels.last() {
+        match level.look(levels.len() - 1).await {
+            Ok(screen) => return Ok(Screen { notice, ..screen }),
+            Err(e) if levels.len() > 1 => {
+                notice = Some(e.within("the instance does not answer any more").line());
+                levels.pop();
+            }
+            Err(e) => return Err(e),
+        }
     }
+    Ok(Screen::default())
 }
 
 impl Key {
+    /// What was typed since the terminal was read last.
+    fn all(mut bytes: &[u8]) -> Vec<Key> {
+        let mut keys = vec![Key::of(bytes)];
+        loop {
+            let length = match bytes {
+                [0x1b, b'[' | b'O', _, ..] => 3,
+                _ => 1,
+            };
+            bytes = bytes.get(length..).unwrap_or_default();
+            if bytes.is_empty() {
+                return keys;
+            }
+            keys.push(Key::of(bytes));
+        }
+    }
+
     fn of(bytes: &[u8]) -> Key {
         match bytes {
             // No terminal any more.
@@ -231,5 +276,12 @@ mod tests {
         assert_eq!(Key::of(b"\x1bOC"), Key::Right);
         assert_eq!(Key::of(b""), Key::Quit);
         assert_eq!(Key::of(b"x"), Key::Other);
+    }
+
+    #[test]
+    fn keys_may_come_together() {
+        assert_eq!(Key::all(b"\x1b[Bj\rq"), [Key::Down, Key::Down, Key::Enter, Key::Back]);
+        assert_eq!(Key::all(b"\x1b"), [Key::Back]);
+        assert_eq!(Key::all(b""), [Key::Quit]);
     }
 }

@@ -89,7 +89,7 @@ pub(crate) struct Common {
     pub as_mini: bool,
 }
 
-/// Options of the commands that run tasks.
+// Options of the commands that run tasks: not as a doc comment, which would be the command's.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Tasks {
     /// Select the scheme for mapping task ids to nodes as a URI (i.e. SCHEME[:VALUE]). Value

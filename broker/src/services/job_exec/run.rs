@@ -49,6 +49,8 @@ pub(super) struct Run {
     /// What the fatal exception says that the job ends with.
     exception_status: Cell<Option<i32>>,
     pub(super) ending: Notify,
+    /// What can't be killed is not waited for any longer.
+    given_up: Notify,
     pub(super) hand: simulate::Hand,
 }
 
@@ -93,6 +95,7 @@ impl Run {
             canceled: Cell::new(false),
             exception_status: Cell::new(None),
             ending: Notify::new(),
+            given_up: Notify::new(),
             hand: simulate::Hand::default(),
         })
     }
@@ -201,6 +204,15 @@ impl Run {
         if kind != "timeout" {
             self.kill(context, self.settings.term_signal);
         }
+    }
+
+    /// Wait no longer for shells that are not over: their nodes are drained.
+    pub(super) fn give_up(&self) {
+        self.given_up.notify_waiters();
+    }
+
+    pub(super) fn given_up(&self) -> impl Future<Output = ()> {
+        self.given_up.notified()
     }
 
     /// From the namespace to the last release.

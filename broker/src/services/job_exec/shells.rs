@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
-use flux_protocol::layout::Layout;
 use flux_protocol::message::{Flags, Nodeid};
 use flux_protocol::payload::encode_json;
 use flux_protocol::r::ResourceSet;
@@ -135,9 +134,17 @@ impl Run {
     }
 
     async fn run_shell(self: Rc<Self>, context: &Context, index: usize, rank: u32, launch: Launch) {
-        let result = self.follow_shell(context, index, rank, launch).await;
-        if let Err(failure) = result {
-            self.shell_failed(context, index, rank, &failure);
+        let given_up = self.given_up();
+        tokio::select! {
+            result = self.follow_shell(context, index, rank, launch) => {
+                if let Err(failure) = result {
+                    self.shell_failed(context, index, rank, &failure);
+                }
+            }
+            () = given_up => self.shells().update(index, |shell| {
+                shell.status.get_or_insert(libc::SIGKILL);
+                shell.pid = None;
+            }),
         }
         self.shells().update(index, |shell| shell.over = true);
     }
@@ -314,20 +321,12 @@ impl Run {
         }
     }
 
-    /// By the job, the configuration, or where this program was installed.
+    /// By the job, or for all jobs.
     fn shell_path(&self) -> String {
         let option = self.jobspec().pointer("/attributes/system/exec/job_shell");
         if let Some(path) = option.and_then(Value::as_str) {
             return path.to_owned();
         }
-        if let Some(path) = &self.settings().job_shell {
-            return path.clone();
-        }
-        let program = std::env::current_exe().unwrap_or_default();
-        Layout::from_program(&program)
-            .libexecdir()
-            .join("flux-shell")
-            .to_string_lossy()
-            .into_owned()
+        self.settings().job_shell()
     }
 }

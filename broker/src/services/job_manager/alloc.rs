@@ -203,10 +203,26 @@ impl JobManager {
 
     /// Jobs that were submitted with the debug flag tell more in their eventlog.
     pub(super) fn debug_event(&mut self, context: &Context, id: JobId, name: &str) {
-        use flux_protocol::rpc::job_ingest::flags;
-        if self.jobs.get(&id).is_some_and(|job| job.flags & flags::DEBUG != 0) {
+        if self.is_debugged(id) {
             self.post(context, id, name);
         }
+    }
+
+    pub(super) fn debug_event_with(
+        &mut self,
+        context: &Context,
+        id: JobId,
+        name: &str,
+        details: &Value,
+    ) {
+        if self.is_debugged(id) {
+            self.post_with(context, id, name, details);
+        }
+    }
+
+    fn is_debugged(&self, id: JobId) -> bool {
+        use flux_protocol::rpc::job_ingest::flags;
+        self.jobs.get(&id).is_some_and(|job| job.flags & flags::DEBUG != 0)
     }
 
     /// Queues were stopped: what they have at the scheduler comes back.

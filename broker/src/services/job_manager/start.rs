@@ -105,13 +105,13 @@ impl JobManager {
         {
             let reason = text(response.payload.as_ref())
                 .map_or_else(|_| Errno(errnum).to_string(), str::to_owned);
-            self.execution_lost(context, &format!("start: stop due to error: {reason}"));
+            self.execution_lost(context, "start response error", &format!(": {reason}"));
             return;
         }
         match exec::StartResponse::decode(response.payload.as_ref()) {
             Ok(response) => self.take_start(context, response),
             Err(error) => {
-                self.execution_lost(context, &format!("start: malformed response: {error}"));
+                self.execution_lost(context, "start response error", &format!(": {error}"));
             }
         }
     }
@@ -149,28 +149,29 @@ impl JobManager {
 
     /// The service is gone. What it was running is given to the next one, which says whether it
     /// can go on with it.
-    fn execution_lost(&mut self, context: &Context, reason: &str) {
+    fn execution_lost(&mut self, context: &Context, note: &str, detail: &str) {
         if self.start.service.take().is_none() {
             return;
         }
-        context.log(Severity::Debug, reason);
+        context.log(Severity::Debug, format!("start: stop due to {note}{detail}"));
         self.start.pending = 0;
-        let mut over = Vec::new();
+        let mut lost = Vec::new();
         for job in self.jobs.values_mut().filter(|job| job.pending.start_sent) {
             job.pending.start_sent = false;
             job.pending.reattach = job.started;
-            if job.state != State::Run {
-                over.push(job.id);
-            }
+            lost.push((job.id, job.state != State::Run));
         }
-        for id in over {
-            self.act(context, id);
+        for (id, is_over) in lost {
+            self.debug_event_with(context, id, "debug.start-lost", &json!({ "note": note }));
+            if is_over {
+                self.act(context, id);
+            }
         }
     }
 
     pub(super) fn start_disconnect(&mut self, context: &Context, sender: &Sender) {
         if self.start.service.as_ref().is_some_and(|s| s.sender.ended_by(sender)) {
-            self.execution_lost(context, "start: stop due to disconnect");
+            self.execution_lost(context, "disconnect", "");
         }
     }
 

@@ -62,6 +62,8 @@ impl Resource {
             context.log(Severity::Err, "failed to unpack updated R expiration");
             return;
         };
+        // Where the hardware is looked at, it may not be known yet.
+        self.granted_until = set.expiration;
         let known = self.state.inventory.as_ref().map(|inventory| inventory.set.expiration);
         if known.is_some_and(|known| known != set.expiration)
             && let Err(failure) = self.set_expiration(context, set.expiration)

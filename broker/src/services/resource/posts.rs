@@ -27,6 +27,8 @@ pub struct Posts {
     queue: VecDeque<Post>,
     /// How many of them are in the commit that is under way.
     committing: usize,
+    /// The service is starting: they wait for [`Resource::commit_first_posts`].
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,10 @@ struct Post {
 }
 
 impl Posts {
+    pub(super) fn new(held: bool) -> Posts {
+        Posts { held, ..Posts::default() }
+    }
+
     /// Changes that are to come, in their order.
     pub(super) fn changes(&self) -> impl Iterator<Item = &Change> {
         self.queue.iter().map(|post| &post.change)
@@ -64,8 +70,23 @@ impl Resource {
         }
     }
 
+    /// All that was posted while the service started.
+    pub(super) async fn commit_first_posts(&mut self, context: &Context) {
+        self.posts.held = false;
+        let count = self.posts.queue.len();
+        if !self.posts.queue.iter().any(|post| post.change.is_kept()) {
+            return self.commit_posts(context);
+        }
+        self.posts.committing = count;
+        let result = match self.ops_of(count) {
+            Ok((ops, sync)) => store::commit(context.handle(), ops, sync).await,
+            Err(failure) => Err(failure),
+        };
+        self.posts_committed(context, count, result);
+    }
+
     fn commit_posts(&mut self, context: &Context) {
-        if self.posts.committing > 0 {
+        if self.posts.held || self.posts.committing > 0 {
             return;
         }
         let last_kept = self.posts.queue.iter().rposition(|post| post.change.is_kept());

@@ -83,6 +83,8 @@ pub enum FileError {
 pub enum ConfigError {
     #[error("resource config must be an array")]
     NoArray,
+    #[error("there is no entry")]
+    Empty,
     #[error("config[{index}]: {text}")]
     Entry { index: usize, text: String },
     #[error("resource.config: {0} assigned no resources")]
@@ -184,11 +186,17 @@ fn with_scheduling(
 /// host adds up.
 pub fn from_array(array: &Value) -> Result<ResourceSet, ConfigError> {
     let entries = array.as_array().ok_or(ConfigError::NoArray)?;
+    if entries.is_empty() {
+        return Err(ConfigError::Empty);
+    }
     let mut nodes: Vec<(Arc<str>, Resources)> = Vec::new();
     let mut ranks: HashMap<String, u32> = HashMap::new();
     let mut properties: BTreeMap<String, Idset> = BTreeMap::new();
     for (index, entry) in entries.iter().enumerate() {
         let error = |text: String| ConfigError::Entry { index, text };
+        if !entry.is_object() {
+            return Err(error(format!("{entry} is not a table")));
+        }
         let entry: Entry =
             serde_json::from_value(entry.clone()).map_err(|e| error(e.to_string()))?;
         let (hosts, resources) = entry.parse().map_err(error)?;
@@ -313,6 +321,11 @@ mod tests {
             config(json!({"hosts": "b", "cores": "0", "properties": ["a|b"]}))
                 .contains("invalid property \"\"a|b\"\"")
         );
+        assert_eq!(
+            refusal(json!({"config": []})),
+            "error parsing [resource.config] array: there is no entry"
+        );
+        assert!(refusal(json!({"config": [1]})).contains("config[0]: 1 is not a table"));
         assert!(refusal(json!({"excluded": "0"})).contains("did you mean 'exclude'?"));
         assert!(refusal(json!({"history": "x"})).contains("invalid history time"));
         assert!(refusal(json!({"scheduling": "/x"})).contains("resource.scheduling requires"));

@@ -93,8 +93,9 @@ impl Resource {
     }
 
     fn sum_is_complete(&mut self, context: &Context) {
-        let set = std::mem::take(&mut self.topology.sum);
+        let mut set = std::mem::take(&mut self.topology.sum);
         if context.rank() == 0 {
+            set.expiration = self.granted_until;
             if self.state.inventory.is_none() {
                 self.define(context, Inventory { set, method: Method::DYNAMIC_DISCOVERY });
             }

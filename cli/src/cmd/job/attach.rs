@@ -29,8 +29,8 @@ pub(super) struct AttachCommand {
     #[arg(short, long)]
     label_io: bool,
     /// Increase verbosity
-    #[arg(short, long)]
-    verbose: bool,
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
     /// Suppress warnings written to stderr from flux-job
     #[arg(short, long)]
     quiet: bool,

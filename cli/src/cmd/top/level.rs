@@ -70,6 +70,7 @@ impl Level {
             used: amount(|status| &status.allocated),
             stats: JobStats::fetch(flux, &queues).await.unwrap_or_default(),
             jobs: query.list(flux).await?,
+            notice: None,
             selected: None,
         })
     }

@@ -25,6 +25,8 @@ pub(super) struct Screen {
     pub(super) used: Amount,
     pub(super) stats: JobStats,
     pub(super) jobs: Vec<JobInfo>,
+    /// Why what the last key asked for was not done.
+    pub(super) notice: Option<String>,
     /// None is selected before a key asks for one.
     pub(super) selected: Option<JobId>,
 }
@@ -67,7 +69,7 @@ impl Screen {
             "{} pending  {} running  {} complete  {} failed",
             stats.pending, stats.running, stats.successful, stats.failed
         )));
-        lines.push(String::new());
+        lines.push(cut(self.notice.clone().unwrap_or_default()));
         let queues = self.jobs.iter().any(|job| !job.str("queue").is_empty());
         let queue = |text: &str| if queues { format!("{text:>8.8} ") } else { String::new() };
         let heading = format!(
