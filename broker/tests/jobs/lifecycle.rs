@@ -1,6 +1,7 @@
 //! What happens to a job, event by event.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use flux_protocol::eventlog::Event;
 use flux_protocol::fluid::JobId;
@@ -321,6 +322,24 @@ fn a_waitable_job_that_has_ended_is_listed_until_somebody_has_waited_for_it() {
         let request = job_manager::WaitRequest { id: i64::try_from(id.0).unwrap() };
         instance.handle.rpc::<job_manager::Wait>(&request).await.unwrap();
         assert!(listed().await.is_empty());
+        instance.stop().await;
+    });
+}
+
+/// Whoever waits may come at any moment of the job's end, of which plugins hear first.
+#[test]
+fn a_job_that_was_canceled_can_be_waited_for_at_once() {
+    run(async {
+        let instance = Instance::start().await;
+        let flags = job_ingest::flags::WAITABLE.into();
+        for moment in 0..60 {
+            let id = instance.submit_with(&simulated("1h"), 16, flags).await.unwrap();
+            instance.raise(id, "cancel", 0).await.unwrap();
+            tokio::time::sleep(Duration::from_micros(50 * moment)).await;
+            let request = job_manager::WaitRequest { id: i64::try_from(id.0).unwrap() };
+            let ended = instance.handle.rpc::<job_manager::Wait>(&request).await.unwrap();
+            assert!(ended.id == id && !ended.success, "{ended:?}");
+        }
         instance.stop().await;
     });
 }

@@ -65,6 +65,11 @@ impl Purge {
         true
     }
 
+    /// Whether it is here.
+    pub(super) fn has(&self, id: JobId) -> bool {
+        self.members.contains(&id)
+    }
+
     fn remove(&mut self, id: JobId) {
         self.members.remove(&id);
         self.order.retain(|(_, other)| *other != id);

@@ -9,7 +9,7 @@ use flux_protocol::rpc::job_ingest::flags;
 use flux_protocol::rpc::job_manager as rpc;
 use flux_protocol::signal;
 
-use super::job::{EndEvent, Job, State};
+use super::job::{EndEvent, Job};
 use super::{Context, JobManager};
 use crate::call::{Call, Calls, Sender};
 
@@ -94,11 +94,9 @@ impl JobManager {
         if let Some(response) = self.wait.reap(id) {
             return call.reply(&response);
         }
-        let waitable = self
-            .jobs
-            .get(&id)
-            .is_some_and(|job| job.state != State::Inactive && job.flags & flags::WAITABLE != 0);
-        if !waitable {
+        // A job that is inactive may still be held by plugins that hear of it, and is told of then.
+        let waitable = self.jobs.get(&id).is_some_and(|job| job.flags & flags::WAITABLE != 0);
+        if !waitable || self.purge.has(id) {
             let text = "invalid job id, or job may be inactive and not waitable";
             return call.fail(Failure::new(Errno::ECHILD, text));
         }
