@@ -19,6 +19,7 @@ pub(crate) mod dump;
 pub(crate) mod env;
 pub(crate) mod event;
 pub(crate) mod exec;
+pub(crate) mod filemap;
 pub(crate) mod fsck;
 pub(crate) mod gc;
 pub(crate) mod help;

@@ -72,6 +72,7 @@ commands! {
     "env" Builtin cmd::env::Env: "Print the flux environment or execute COMMAND inside it";
     "event" Optparse cmd::event::Event: "Send and receive Flux events";
     "exec" Optparse cmd::exec::Exec: "Execute processes across flux ranks";
+    "filemap" Builtin cmd::filemap::Filemap: "Flux KVS file archive utility (deprecated name)";
     "fsck" Builtin cmd::fsck::Fsck: "Check integrity of content store data";
     "gc" Builtin cmd::gc::Gc: "Online garbage collection for KVS content";
     "getattr" Builtin cmd::attr::Getattr: "Get broker attribute";

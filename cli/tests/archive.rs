@@ -169,3 +169,23 @@ flux module stats --parse=mmap content | tr -d ' \\n'
          1\n{\"blobs\":0,\"tags\":{}}"
     );
 }
+
+#[test]
+fn scripts_that_call_archives_filemaps_go_on_working() {
+    let said = run("
+seq 1 5000 >file
+mkdir copy
+flux filemap map ./file 2>&1 | grep -o deprecated
+flux module stats content | grep -c $PWD/file
+flux filemap map --disable-mmap -T copied ./file 2>/dev/null
+for tag in main copied; do
+    flux filemap list -T $tag 2>/dev/null
+    flux exec -r 1 flux filemap get -T $tag -C $PWD/copy 2>/dev/null
+    cmp file copy/file && rm copy/file
+    flux filemap unmap -T $tag 2>/dev/null
+done
+flux module stats content | grep -c $PWD/file
+flux kvs ls archive
+");
+    assert_eq!(said, "deprecated\n1\nfile\nfile\n0\n");
+}

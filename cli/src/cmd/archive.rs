@@ -25,11 +25,11 @@ use crate::pattern::Pattern;
 #[command(override_usage = "flux archive COMMAND [OPTIONS]")]
 pub(crate) struct Archive {
     #[command(subcommand)]
-    command: Command,
+    pub(super) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(super) enum Command {
     /// Create a KVS file archive
     Create(Create),
     /// Remove a KVS file archive
@@ -42,10 +42,10 @@ enum Command {
 
 /// Which archive is meant.
 #[derive(Debug, Args)]
-struct Which {
+pub(super) struct Which {
     /// Archive NAME (default main)
     #[arg(short, long, default_value = "main", hide_default_value = true)]
-    name: String,
+    pub(super) name: String,
     /// Do not force archive to be in the primary KVS namespace
     #[arg(long)]
     no_force_primary: bool,
@@ -53,9 +53,9 @@ struct Which {
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux archive create [-n NAME] [-C DIR] [--preserve] PATH ...")]
-struct Create {
+pub(super) struct Create {
     #[command(flatten)]
-    which: Which,
+    pub(super) which: Which,
     /// Change to DIR before reading files
     #[arg(short = 'C', long, value_name = "DIR")]
     directory: Option<PathBuf>,
@@ -74,7 +74,7 @@ struct Create {
     preserve: bool,
     /// Serve file content from the files, which must not change
     #[arg(long)]
-    mmap: bool,
+    pub(super) mmap: bool,
     /// Limit blob size to N bytes with 0=unlimited (default 1M)
     #[arg(long, value_name = "N[KMG]", value_parser = size, default_value = "1M", hide = true)]
     chunksize: u64,
@@ -87,9 +87,9 @@ struct Create {
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux archive remove [-n NAME] [-f]")]
-struct Remove {
+pub(super) struct Remove {
     #[command(flatten)]
-    which: Which,
+    pub(super) which: Which,
     /// Ignore a nonexistent archive
     #[arg(short, long)]
     force: bool,
@@ -97,9 +97,9 @@ struct Remove {
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux archive extract [-n NAME] [--overwrite] [-C DIR] [PATTERN]")]
-struct Extract {
+pub(super) struct Extract {
     #[command(flatten)]
-    which: Which,
+    pub(super) which: Which,
     /// Show filenames on stderr
     #[arg(short, long, value_name = "LEVEL", num_args = 0..=1, require_equals = true,
           default_missing_value = "1")]
@@ -122,9 +122,9 @@ struct Extract {
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux archive list [-n NAME] [PATTERN]")]
-struct List {
+pub(super) struct List {
     #[command(flatten)]
-    which: Which,
+    pub(super) which: Which,
     /// Show file type, mode, size
     #[arg(short, long, action = ArgAction::SetTrue)]
     long: bool,
