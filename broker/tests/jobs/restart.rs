@@ -4,11 +4,13 @@ use flux_broker::services::job_exec::JobExec;
 use flux_broker::services::job_list::JobList;
 use flux_broker::services::job_manager::JobManager;
 use flux_broker::services::sched::Sched;
+use flux_protocol::errno::Errno;
 use flux_protocol::fluid::JobId;
 use flux_protocol::message::Nodeid;
 use flux_protocol::payload::decode_json;
 use flux_protocol::rpc::job_info::{Lookup, LookupRequest};
-use flux_protocol::rpc::{job_manager as rpc, sched};
+use flux_protocol::rpc::{job_manager as rpc, kvs, sched};
+use flux_protocol::treeobj::Treeobj;
 use serde_json::json;
 
 use crate::instance::{Instance, PATIENCE, jobspec_of, run, simulated};
@@ -142,6 +144,58 @@ fn inactive_jobs_are_purged_by_number_and_forgotten_everywhere() {
         let never = LookupRequest { id: JobId(12345), keys, flags: 0 };
         let refused = handle.rpc::<Lookup>(&never).await.unwrap_err();
         assert_eq!(refused.to_string(), "invalid job id");
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn what_can_t_be_understood_of_a_job_is_set_aside_and_told() {
+    run(async {
+        let mut instance = Instance::start().await;
+        let mut ids = Vec::new();
+        for _ in 0..4 {
+            let id = instance.submit_with(&simulated("0.001s"), 0, 0).await.unwrap();
+            instance.wait_event(id, "priority").await;
+            ids.push(id);
+        }
+        let good = ids.pop().unwrap();
+        let [no_jobspec, no_submit, torn] = ids[..].try_into().unwrap();
+        let op = |id: JobId, name: &str, text: Option<&str>| kvs::Op {
+            key: format!("{}.{name}", id.kvs()),
+            flags: 0,
+            dirent: text.map(|text| Treeobj::val(text.as_bytes())),
+        };
+        let validate = "{\"timestamp\":1.0,\"name\":\"validate\"}\n";
+        let ops = vec![
+            op(no_jobspec, "jobspec", None),
+            op(no_submit, "eventlog", Some(validate)),
+            op(torn, "eventlog", Some("{\"timestamp\":1.0,\"na")),
+        ];
+        let commit = kvs::CommitRequest { namespace: kvs::PRIMARY.to_owned(), flags: 0, ops };
+        instance.handle.rpc::<kvs::Commit>(&commit).await.unwrap();
+        restart(&mut instance).await;
+        let log = instance.log_lines();
+        let release = rpc::UrgencyRequest { id: good, urgency: 16 };
+        instance.handle.rpc::<rpc::Urgency>(&release).await.unwrap();
+        instance.wait_event(good, "clean").await;
+        let lookup = async |key: String, flags: u32| {
+            let namespace = Some(kvs::PRIMARY.to_owned());
+            let request =
+                kvs::LookupRequest { key, namespace, flags, rootdir: None, rootseq: None };
+            instance.handle.rpc::<kvs::Lookup>(&request).await.map_err(|failure| failure.errno)
+        };
+        for (id, why) in [
+            (no_jobspec, "there is no jobspec"),
+            (no_submit, "eventlog begins with validate"),
+            (torn, ""),
+        ] {
+            let told = format!("job {} not replayed: {why}", id.f58());
+            assert!(log.iter().any(|line| line.contains(&told)), "{told}: {log:?}");
+            let kept = format!("job-lost+found.job.{}.eventlog", id.f58());
+            assert!(lookup(kept, 0).await.is_ok(), "{why}");
+            let gone = lookup(id.kvs(), kvs::lookup::READDIR).await.map(drop);
+            assert_eq!(gone, Err(Errno::ENOENT), "{why}");
+        }
         instance.stop().await;
     });
 }

@@ -37,15 +37,24 @@ pub(super) async fn restore(manager: &mut JobManager, context: &Context) -> Resu
             lookups.push((*id, JobLookups::send(handle, *id)?));
         }
         for (id, lookups) in lookups {
-            match lookups.wait(id).await {
-                Ok((job, events)) => add(manager, context, job, &events),
+            let added = lookups.wait(id).await.and_then(|(job, events)| {
+                add(manager, job, &events).map_err(|text| Failure::new(Errno::EINVAL, text))
+            });
+            match added {
+                Ok(()) => {}
                 // The former instance ended before anybody was told of this job.
                 Err(failure) if failure.errno == Errno::ENOENT => {
                     let op = kvs::Op { key: id.kvs(), flags: 0, dirent: None };
                     manager.store.push(context, op);
                 }
                 Err(failure) => {
-                    context.log(Severity::Err, format!("restart: {}: {failure}", id.f58()));
+                    let text = format!("job {} not replayed: {failure}", id.f58());
+                    context.log(Severity::Err, text);
+                    if failure.errno == Errno::EINVAL
+                        && let Err(failure) = set_aside(manager, context, id).await
+                    {
+                        context.log(Severity::Err, format!("{}: {failure}", id.kvs()));
+                    }
                 }
             }
         }
@@ -75,20 +84,35 @@ async fn is_to_be_safe(context: &Context) -> Result<bool, Failure> {
     crate::startlog::has_crashed(context.handle()).await
 }
 
-fn add(manager: &mut JobManager, context: &Context, mut job: Job, events: &[Event]) {
+/// What can't be understood of a job is kept where an administrator can have a look at it, and where
+/// no later start comes across it.
+async fn set_aside(manager: &mut JobManager, context: &Context, id: JobId) -> Result<(), Failure> {
+    let request = lookup_request(&id.kvs(), kvs::lookup::TREEOBJ);
+    let found = context.handle().rpc::<kvs::Lookup>(&request).await?;
+    let kept = format!("job-lost+found.job.{}", id.f58());
+    manager.store.push(context, kvs::Op { key: kept, flags: 0, dirent: Some(found.val) });
+    manager.store.push(context, kvs::Op { key: id.kvs(), flags: 0, dirent: None });
+    Ok(())
+}
+
+fn add(manager: &mut JobManager, mut job: Job, events: &[Event]) -> Result<(), String> {
     let id = job.id;
+    if let Some(first) = events.first().filter(|event| event.name != "submit") {
+        return Err(format!("eventlog begins with {}", first.name));
+    }
+    let mut states = Vec::with_capacity(events.len());
     for event in events {
         let before = job.state;
-        if let Err(error) = job.apply(event) {
-            context.log(Severity::Err, format!("restart: {}: {error}", id.f58()));
-            return;
-        }
-        manager.drain.state_changed(before, job.state);
-        manager.alloc_state_changed(id, before, job.state);
+        job.apply(event).map_err(|error| error.to_string())?;
+        states.push((before, job.state));
+    }
+    for (before, after) in states {
+        manager.drain.state_changed(before, after);
+        manager.alloc_state_changed(id, before, after);
     }
     if job.state == State::New {
         // It was refused before the former instance could remove it.
-        return;
+        return Ok(());
     }
     manager.journal.restore(id, events);
     manager.max_jobid = manager.max_jobid.max(id);
@@ -99,6 +123,7 @@ fn add(manager: &mut JobManager, context: &Context, mut job: Job, events: &[Even
     }
     job.pending.restored = matches!(job.state, State::Run | State::Cleanup);
     manager.jobs.insert(id, job);
+    Ok(())
 }
 
 /// Go on where the former instance ended.
@@ -135,7 +160,11 @@ impl JobLookups {
         let invalid = |text: String| Failure::new(Errno::EINVAL, text);
         let eventlog = text_of(self.eventlog.next().await?.val)?;
         let events = eventlog::decode(&eventlog).map_err(|error| invalid(error.to_string()))?;
-        let jobspec = without_environment(&text_of(self.jobspec.next().await?.val)?)?;
+        let jobspec = self.jobspec.next().await.map_err(|failure| match failure.errno {
+            Errno::ENOENT => invalid("there is no jobspec".to_owned()),
+            _ => failure,
+        })?;
+        let jobspec = without_environment(&text_of(jobspec.val)?)?;
         let mut job = Job::new(id, jobspec);
         job.r = match self.r.next().await {
             Ok(response) => Some(raw(text_of(response.val)?)?),
