@@ -286,6 +286,9 @@ fn check_socket_place(path: &Path) -> Result<(), String> {
     let shown = dir.display();
     let meta = std::fs::metadata(dir)
         .map_err(|error| format!("cannot stat {shown}: {}", Errno::from(&error)))?;
+    if !meta.is_dir() {
+        return Err(format!("{shown}: Not a directory"));
+    }
     let (owner, mode) = (meta.uid(), meta.permissions().mode());
     if owner == getuid().as_raw() && mode & 0o700 != 0o700 {
         return Err(format!("{shown} does not have owner=rwx permissions; chmod u+rwx it"));

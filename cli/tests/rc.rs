@@ -195,6 +195,8 @@ fn a_socket_is_refused_where_there_can_be_none_of_the_owners() {
     let tmp = tempfile::tempdir().unwrap();
     let long = tmp.path().join("x".repeat(120));
     let readonly = tmp.path().join("readonly");
+    let file = tmp.path().join("file");
+    std::fs::write(&file, "").unwrap();
     for dir in [&long, &readonly] {
         std::fs::create_dir(dir).unwrap();
     }
@@ -203,6 +205,7 @@ fn a_socket_is_refused_where_there_can_be_none_of_the_owners() {
         ("local-uri=baduri".to_owned(), "'baduri' is malformed"),
         ("local-uri=local:///no/such/x".to_owned(), "cannot stat /no/such: No such file"),
         (format!("local-uri=local://{}/x", readonly.display()), "owner=rwx permissions"),
+        (format!("local-uri=local://{}/x", file.display()), "file: Not a directory"),
         (format!("local-uri=local://{}/x", long.display()), "exceeds max 107"),
         (format!("rundir={}", long.display()), "exceeds max 107"),
     ] {
