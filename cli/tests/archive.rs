@@ -166,7 +166,7 @@ flux module stats --parse=mmap content | tr -d ' \\n'
         said,
         "flux-archive: --mmap cannot work with --preserve\n\
          flux-archive: --mmap only works on the rank 0 broker\n1\nsame\n\
-         1\n{\"blobs\":0,\"tags\":{}}"
+         1\n{\"tags\":{},\"blobs\":0}"
     );
 }
 

@@ -43,7 +43,7 @@ fn toml_files_of_the_folder_are_merged_and_others_are_not_read() {
          flux config get --type=integer tbon.tcp_user_timeout; echo rc $?; \
          flux getattr config.path";
     let (code, out, err) = flux(dir.path(), Some("other"), &["start", "-o,-cc", line]);
-    let expected = "{\"kvs\":{\"checkpoint-period\":\"30m\"},\"tbon\":{\"tcp_user_timeout\":\"2m\"}}\n\
+    let expected = "{\"tbon\":{\"tcp_user_timeout\":\"2m\"},\"kvs\":{\"checkpoint-period\":\"30m\"}}\n\
          2m\n1800\nx\nrc 1\nrc 1\nrc 1\nc\n";
     assert_eq!((code, out.as_str()), (Some(0), expected), "{err}");
     assert_eq!(err.matches("no.key is not set").count(), 1, "{err}");
@@ -76,7 +76,7 @@ fn the_example_is_the_same_in_one_file_and_in_many() {
     assert_eq!(get(one.path(), &["policy.limits.job-size.max.nnodes"]), "8\n");
     assert_eq!(
         get(one.path(), &["policy.limits.job-size"]),
-        "{\"max\":{\"ncores\":32,\"nnodes\":8}}\n"
+        "{\"max\":{\"nnodes\":8,\"ncores\":32}}\n"
     );
 }
 

@@ -260,11 +260,11 @@ fn collect_offline(broker: &mut Broker, before: &str) {
     // A link to nothing must not begin an empty store.
     std::os::unix::fs::symlink("gone.tgz", broker.dir.join("state/dump/RESTORE")).unwrap();
     broker.launch(&[]);
-    assert_eq!(broker.exit_code(), Some(1));
+    assert_eq!(broker.exit_code(), Some(42));
     assert!(broker.log().contains("dump/RESTORE"), "{}", broker.log());
     std::fs::remove_file(broker.dir.join("state/dump/RESTORE")).unwrap();
     broker.launch(&["-Scontent.hash=sha256"]);
-    assert_eq!(broker.exit_code(), Some(1));
+    assert_eq!(broker.exit_code(), Some(42));
     assert!(broker.log().contains("sha256"), "{}", broker.log());
 }
 
@@ -346,7 +346,7 @@ fn commands_run_by_the_clock_and_on_events() {
     assert_eq!(broker.exit_code(), Some(42));
     std::fs::write(tabs.join("bad"), "99 * * * * true\n").unwrap();
     broker.launch(&[&directory]);
-    assert_eq!(broker.exit_code(), Some(1));
+    assert_eq!(broker.exit_code(), Some(42));
     assert!(broker.log().contains("could not load crontab"), "{}", broker.log());
 }
 

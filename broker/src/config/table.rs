@@ -325,10 +325,12 @@ mod tests {
         table.any("limits");
         table.any("jobspec");
         let error = table.finish().unwrap_err();
-        assert_eq!(error.path(), "policy.bogus");
+        // In the order of the file.
+        assert_eq!(error.path(), "policy.limts");
         assert_eq!(
             error.to_string(),
-            "error parsing [policy] config table: 2 object item(s) left unpacked: bogus, limts"
+            "error parsing [policy] config table: 2 object item(s) left unpacked: limts, bogus \
+             (did you mean 'limits'?)"
         );
         assert_eq!(nearest("limts", &["limits", "jobspec"]), Some("limits"));
         assert_eq!(nearest("bogus", &["limits", "jobspec"]), None);

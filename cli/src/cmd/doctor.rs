@@ -183,9 +183,12 @@ fn read(dir: &Path) -> Object {
     if dir.is_dir() { toml_files::read(dir).unwrap_or_default() } else { Object::new() }
 }
 
-/// FNV-1a over the merged configuration: nodes that differ in it are configured differently.
+/// FNV-1a over the merged configuration, in whatever order it is written: nodes that differ in it
+/// are configured differently.
 fn hash(config: &Object) -> u64 {
-    let text = Value::Object(config.clone()).to_string();
+    let mut config = Value::Object(config.clone());
+    config.sort_all_objects();
+    let text = config.to_string();
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

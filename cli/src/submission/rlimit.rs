@@ -35,7 +35,7 @@ const NOT_BY_DEFAULT: [&str; 7] =
 pub(crate) fn propagate(rules: &[String]) -> Result<Map<String, Value>, Failure> {
     let mut limits = current("*")?;
     for name in NOT_BY_DEFAULT {
-        limits.remove(name);
+        limits.shift_remove(name);
     }
     for rule in rules.iter().flat_map(|rules| rules.split(',')) {
         if let Some(pattern) = rule.strip_prefix('-') {
@@ -93,7 +93,9 @@ mod tests {
 
     fn names(rules: &[&str]) -> Vec<String> {
         let rules: Vec<String> = rules.iter().map(|rule| (*rule).to_owned()).collect();
-        propagate(&rules).unwrap().keys().cloned().collect()
+        let mut names: Vec<String> = propagate(&rules).unwrap().keys().cloned().collect();
+        names.sort();
+        names
     }
 
     #[test]
