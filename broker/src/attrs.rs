@@ -1,5 +1,7 @@
 //! Broker attributes: small named values that clients can read.
 
+pub mod known;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

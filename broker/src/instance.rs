@@ -10,7 +10,7 @@ use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use nix::unistd::getuid;
 
-use crate::attrs::{Access, Attrs};
+use crate::attrs::{Access, Attrs, known};
 use crate::boot::{self, BootError};
 use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
@@ -44,8 +44,8 @@ use crate::state::State;
 /// The command line of `flux broker`.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// `-S NAME=VALUE`
-    pub attrs: Vec<(String, String)>,
+    /// `-S NAME=VALUE`, or `-S NAME`
+    pub attrs: Vec<(String, Option<String>)>,
     pub config_path: Option<PathBuf>,
     /// `--conf`, in order.
     pub config_updates: Vec<String>,
@@ -67,6 +67,8 @@ pub enum StartError {
     Overlay(#[from] TransportError),
     #[error("{attr}: {text}")]
     Attr { attr: &'static str, text: String },
+    #[error("{name}: {why}")]
+    GivenAttr { name: String, why: &'static str },
     #[error("{0}")]
     LogAttr(Failure),
     #[error("could not listen at {}: {error}", path.display())]
@@ -82,36 +84,12 @@ pub enum StartError {
     Io(#[from] std::io::Error),
 }
 
-/// What a broker finds out by itself, whatever anybody says.
-const OWN_ATTRS: [&str; 18] = [
-    "rank",
-    "size",
-    "version",
-    "security.owner",
-    "parent-uri",
-    "instance-level",
-    "jobid",
-    "jobid-path",
-    "parent-kvs-namespace",
-    "broker.mapping",
-    "broker.pid",
-    "broker.starttime",
-    "broker.uuid",
-    "tbon.descendants",
-    "tbon.level",
-    "tbon.maxlevel",
-    "tbon.endpoint",
-    "tbon.parent-endpoint",
-];
-
 /// Run a broker to its end; the exit code of the process.
 pub async fn run(options: Options) -> Result<u8, StartError> {
     let attrs = Attrs::default();
     for (name, value) in &options.attrs {
-        if let Some(attr) = OWN_ATTRS.iter().find(|attr| *attr == name) {
-            let text = "attribute may not be set on the command line".to_owned();
-            return Err(StartError::Attr { attr, text });
-        }
+        let value = known::on_command_line(name, value.as_deref())
+            .map_err(|why| StartError::GivenAttr { name: name.clone(), why })?;
         attrs.give(name, value);
     }
     log::check_attrs(&attrs).map_err(StartError::LogAttr)?;

@@ -56,10 +56,9 @@ fn main() -> ExitCode {
     let attrs = args
         .setattr
         .iter()
-        .map(|setting| {
-            // A name without a value is set to 1, which is how flags are given.
-            let (name, value) = setting.split_once('=').unwrap_or((setting, "1"));
-            (name.to_owned(), value.to_owned())
+        .map(|setting| match setting.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (setting.clone(), None),
         })
         .collect();
     let options = Options {

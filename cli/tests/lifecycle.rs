@@ -503,17 +503,26 @@ fn a_program_that_can_t_be_run_ends_the_instance_as_it_ends_a_shell() {
 }
 
 #[test]
-fn what_a_broker_finds_out_by_itself_is_not_set_on_the_command_line() {
-    for attr in ["rank", "broker.pid", "instance-level"] {
+fn an_attribute_that_would_not_be_looked_at_is_refused() {
+    let own = "attribute may not be set on the command line";
+    for (setting, why) in [
+        ("rank=5", own),
+        ("broker.pid=5", own),
+        ("instance-level=5", own),
+        ("log-levl=5", "unknown attribute"),
+        ("foo", "unknown attribute"),
+        ("log-syslog-enable", "attribute needs a value, as in -S NAME=VALUE"),
+    ] {
+        let attr = setting.split('=').next().unwrap();
         let output = Command::new(env!("CARGO_BIN_EXE_flux"))
-            .args(["start", &format!("-S{attr}=5"), "true"])
+            .args(["start", &format!("-S{setting}"), "true"])
             .env("PATH", path())
             .stdin(Stdio::null())
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
-        let line = format!("flux-broker: {attr}: attribute may not be set on the command line");
+        let line = format!("flux-broker: {attr}: {why}");
         assert!(said.lines().any(|found| found == line), "{said}");
     }
 }
