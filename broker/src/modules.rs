@@ -16,6 +16,7 @@ use crate::log::Severity;
 use crate::peers::LocalFuture;
 use crate::service::{self, Service};
 use crate::services::content::Content;
+use crate::services::content_files::ContentFiles;
 use crate::services::content_sqlite::ContentSqlite;
 use crate::services::cron::Cron;
 use crate::services::heartbeat::Heartbeat;
@@ -48,6 +49,9 @@ type Start = fn(Rc<Broker>, Option<String>, Vec<String>) -> LocalFuture<Result<L
 pub enum On {
     All,
     Leader,
+    /// Rank 0, when it is the one of these that `content.backing-module` names; the first, when
+    /// nothing is named.
+    LeaderToBackContent,
     /// Rank 0, when the configuration has this table.
     LeaderWith(&'static str),
     /// Only when it is asked for.
@@ -58,7 +62,8 @@ pub enum On {
 pub const MODULES: &[Module] = &[
     module::<Heartbeat>(On::All),
     module::<Content>(On::All),
-    module::<ContentSqlite>(On::Leader),
+    module::<ContentSqlite>(On::LeaderToBackContent),
+    module::<ContentFiles>(On::LeaderToBackContent),
     module::<Kvs>(On::All),
     module::<KvsWatch>(On::All),
     module::<Resource>(On::All),
@@ -145,17 +150,20 @@ pub async fn load_all(broker: &Rc<Broker>) -> Result<(), Failure> {
         0 => Restore::planned(broker.attrs())?,
         _ => None,
     };
+    let backing = backing_module(broker)?;
     for module in MODULES {
+        let is_backing = module.name == backing;
         let wanted = match module.on {
             On::All => true,
             On::Leader => broker.rank() == 0,
+            On::LeaderToBackContent => broker.rank() == 0 && is_backing,
             On::LeaderWith(table) => {
                 broker.rank() == 0 && broker.config().object().contains_key(table)
             }
             On::Request => false,
         };
         let mut args: Vec<String> = module.args.iter().map(|arg| (*arg).to_owned()).collect();
-        if module.name == ContentSqlite::NAME && restore.is_some() {
+        if is_backing && restore.is_some() {
             args.push("truncate".to_owned());
         }
         if wanted && broker.modules().get(module.name).is_none() {
@@ -163,14 +171,25 @@ pub async fn load_all(broker: &Rc<Broker>) -> Result<(), Failure> {
                 Failure::new(failure.errno, format!("{}: {failure}", module.name))
             })?;
         }
-        if module.name == ContentSqlite::NAME
-            && let Some(restore) = restore.take()
-        {
+        if is_backing && let Some(restore) = restore.take() {
             restore.run(broker).await?;
         }
     }
     hardware_is_known(broker).await;
     Ok(())
+}
+
+/// The module that keeps content. EINVAL: the attribute names none that does.
+fn backing_module(broker: &Broker) -> Result<&'static str, Failure> {
+    let mut known = MODULES.iter().filter(|module| module.on == On::LeaderToBackContent);
+    let found = match broker.attrs().get("content.backing-module") {
+        Some(name) => known.find(|module| module.name == name),
+        None => known.next(),
+    };
+    found.map(|module| module.name).ok_or_else(|| {
+        let names = [ContentSqlite::NAME, ContentFiles::NAME].join(" or ");
+        Failure::new(Errno::EINVAL, format!("content.backing-module: must be {names}"))
+    })
 }
 
 /// The look at the hardware goes on while the rest is loaded, but has to be over before this broker
@@ -187,7 +206,7 @@ async fn hardware_is_known(broker: &Rc<Broker>) {
 pub async fn remove_all(broker: &Rc<Broker>) -> Result<(), Failure> {
     let mut dumped = Ok(());
     while let Some(loaded) = broker.modules().list().last().cloned() {
-        if loaded.name == ContentSqlite::NAME {
+        if find(&loaded.name).is_some_and(|module| module.on == On::LeaderToBackContent) {
             dumped = dump::write(broker).await;
         }
         if loaded.status() != Status::Exited {

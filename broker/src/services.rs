@@ -6,6 +6,7 @@ pub mod common;
 pub mod config;
 pub mod connector_local;
 pub mod content;
+pub mod content_files;
 pub mod content_sqlite;
 pub mod cron;
 pub mod event;

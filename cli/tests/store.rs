@@ -202,6 +202,44 @@ fn the_store_is_collected_dumped_and_restored() {
     another_hash(dir.path(), &before);
 }
 
+#[test]
+fn files_can_be_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Broker::new(dir.path());
+    let files = "-Scontent.backing-module=content-files";
+    broker.start(&[files]);
+    fill(&broker);
+    broker.succeeds("run echo from-a-job");
+    let before = contents(&broker, "");
+    let jobs = broker.succeeds("jobs -a -no {id}_{status}_{t_inactive}");
+    broker.succeeds("content flush");
+    let count = broker.succeeds("module stats --parse=object_count content-files");
+    assert!(count.trim().parse::<u32>().unwrap() > 50, "{count}");
+    assert!(!dir.path().join("state/content.sqlite").exists());
+    let unknown = broker.says("gc");
+    assert!(unknown.contains("content-backing.gc-info"), "{unknown}");
+    broker.succeeds("shutdown --quiet --skip-gc");
+    broker.exit_code();
+
+    broker.start(&[files]);
+    assert!(contents(&broker, "") == before);
+    assert_eq!(broker.succeeds("jobs -a -no {id}_{status}_{t_inactive}"), jobs);
+    assert_eq!(broker.succeeds("getattr content.backing-module").trim(), "content-files");
+    // A dump goes from one kind of store to the other.
+    broker.succeeds("dump all.tar");
+    broker.succeeds("shutdown --quiet --skip-gc");
+    broker.exit_code();
+    let archive = format!("-Scontent.restore={}", dir.path().join("all.tar").display());
+    broker.start(&["-Scontent.backing-module=content-sqlite", &archive]);
+    assert!(contents(&broker, "") == before);
+    broker.succeeds("shutdown --quiet --skip-gc");
+    broker.exit_code();
+    broker.launch(&["-Scontent.backing-module=content-papers"]);
+    assert_eq!(broker.exit_code(), Some(42));
+    let said = "content.backing-module: must be content-sqlite or content-files";
+    assert!(broker.log().contains(said), "{}", broker.log());
+}
+
 /// While others write, and what they write is not touched.
 fn collect_online(broker: &Broker) {
     let objects = broker.objects();
