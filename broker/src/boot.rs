@@ -145,20 +145,32 @@ async fn choose(
         .get("broker.boot-method")
         .or_else(|| env("FLUX_PMI_CLIENT_METHODS"))
         .unwrap_or_else(|| METHODS.to_owned());
+    let trace = |text: std::fmt::Arguments<'_>| {
+        if env("FLUX_PMI_DEBUG").is_some() {
+            eprintln!("{text}");
+        }
+    };
     for method in methods.split_ascii_whitespace() {
+        trace(format_args!("flux-pmi-client: trying '{method}'"));
+        let selected = || trace(format_args!("{method}: selected"));
         match method {
             "config" => {
                 if let Some(bootstrap) = Bootstrap::from_config(config, hostname)? {
+                    selected();
                     return Ok(Found::Config(bootstrap));
                 }
             }
             "simple" => {
                 if let Some(launcher) = Launcher::from_env(env)? {
+                    selected();
                     let pmi = launcher.connect().await?;
                     return Ok(Found::Simple(launcher, pmi));
                 }
             }
-            "single" => return Ok(Found::Single),
+            "single" => {
+                selected();
+                return Ok(Found::Single);
+            }
             // Libraries of other launchers, all of which speak the wire protocol as well.
             _ => {}
         }

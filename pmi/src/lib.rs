@@ -1,5 +1,5 @@
 //! The server of the PMI-1 simple wire protocol (RFC 13), as `flux start` and `flux-shell` offer
-//! it to the programs that they start. No I/O: lines in, lines out.
+//! it to the programs that they start. No I/O: lines in, lines out. [`client`] is the other side.
 //!
 //! A client sends `cmd=NAME key=value ...` lines on the socket whose number is in `PMI_FD`:
 //!
@@ -12,17 +12,21 @@
 
 use std::collections::BTreeMap;
 
+pub mod client;
+mod code;
+
+pub use code::Failed;
+
 /// Longest name of a key-value space, key, and value, with the terminating NUL of C clients.
 const NAME_MAX: usize = 64;
 const KEY_MAX: usize = 64;
 const VALUE_MAX: usize = 1024;
-/// Return codes of PMI.
 const PMI_SUCCESS: i32 = 0;
-const PMI_FAIL: i32 = -1;
-const PMI_ERR_INVALID_KEY: i32 = 4;
-const PMI_ERR_INVALID_VAL: i32 = 5;
-const PMI_ERR_INVALID_KEY_LENGTH: i32 = 6;
-const PMI_ERR_INVALID_VAL_LENGTH: i32 = 7;
+const PMI_FAIL: i32 = Failed::FAIL.0;
+const PMI_ERR_INVALID_KEY: i32 = Failed::INVALID_KEY.0;
+const PMI_ERR_INVALID_VAL: i32 = Failed::INVALID_VAL.0;
+const PMI_ERR_INVALID_KEY_LENGTH: i32 = Failed::INVALID_KEY_LENGTH.0;
+const PMI_ERR_INVALID_VAL_LENGTH: i32 = Failed::INVALID_VAL_LENGTH.0;
 
 /// What the caller has to do after a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -259,7 +263,7 @@ mod tests {
     fn keys_and_values_that_are_too_long_are_refused() {
         let mut server = Server::new("k", 1, 1);
         let key = format!("cmd=put kvsname=k key={} value=1", "k".repeat(64));
-        assert_eq!(reply(&mut server, &key), "cmd=put_result rc=6");
+        assert_eq!(reply(&mut server, &key), "cmd=put_result rc=5");
         let value = format!("cmd=put kvsname=k key=a value={}", "v".repeat(1024));
         assert_eq!(reply(&mut server, &value), "cmd=put_result rc=7");
         assert_eq!(reply(&mut server, "cmd=put kvsname=x key=a value=1"), "cmd=put_result rc=4");

@@ -83,6 +83,16 @@ impl Layout {
         }
     }
 
+    /// The PMI-1 library for C; the PMI-2 one is beside it.
+    pub fn pmi_library(&self) -> PathBuf {
+        let dir = match &self.place {
+            Place::Installed { .. } => self.libdir(),
+            // There whatever is built; beside the programs only after `cargo build` of all.
+            Place::Built { programs, .. } => programs.join("deps"),
+        };
+        dir.join("libpmi.so")
+    }
+
     pub fn datadir(&self) -> PathBuf {
         match &self.place {
             Place::Installed { prefix } => prefix.join("share/flux"),
@@ -123,7 +133,7 @@ impl Layout {
             "broker_path" => self.libexecdir().join("flux-broker"),
             "shell_path" => self.libexecdir().join("flux-shell"),
             "imp_path" => self.libexecdir().join("flux-imp"),
-            "pmi_library_path" => self.libdir().join("libpmi.so"),
+            "pmi_library_path" => self.pmi_library(),
             "shell_initrc" => self.confdir().join("shell/initrc.lua"),
             "module_path" | "jobtap_pluginpath" | "shell_pluginpath" => self.plugindir(),
             "rundir" => PathBuf::from(RUNDIR),
@@ -148,6 +158,7 @@ mod tests {
             flux.builtin("shell_path").as_deref(),
             Some("/opt/flux/libexec/flux/flux-shell")
         );
+        assert_eq!(flux.pmi_library(), Path::new("/opt/flux/lib/flux/libpmi.so"));
         assert_eq!(flux.confdir(), Path::new("/opt/flux/etc/flux"));
         assert_eq!(
             Layout::from_program(Path::new("/usr/bin/flux")).confdir(),

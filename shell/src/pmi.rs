@@ -29,6 +29,8 @@ use exchange::{Exchange, Step};
 const COMPONENT: &str = "pmi-simple";
 /// Values that are longer are not offered.
 const VALUE_MAX: usize = 1024;
+/// Where the dynamic linker looks first.
+const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 /// Keys that stay on this node.
 const LOCAL: &str = "local::";
 
@@ -61,7 +63,7 @@ pub(crate) struct Pmi {
 pub(crate) struct Endpoint {
     /// To be open in the task; goes by the number in `PMI_FD`.
     pub(crate) fd: OwnedFd,
-    pub(crate) env: [(&'static str, String); 3],
+    env: [(&'static str, String); 3],
 }
 
 /// What the shell has to do after an event.
@@ -101,6 +103,29 @@ enum Switch {
 #[serde(default, deny_unknown_fields)]
 struct RawExchange {
     k: Option<usize>,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// MPIs that do not speak the wire protocol themselves load a library that does: by the path in
+    /// `FLUX_PMI_LIBRARY_PATH`, or by its name, when ours has to be found before another launcher's
+    /// that is among the libraries of the system.
+    pub(crate) fn extend(&self, env: &mut BTreeMap<String, String>) {
+        for (name, value) in &self.env {
+            env.insert((*name).to_owned(), value.clone());
+        }
+        let program = std::env::current_exe().unwrap_or_default();
+        let layout = flux_protocol::layout::Layout::from_program(&program);
+        let library = layout.pmi_library();
+        let mut path = library.parent().unwrap_or(&library).to_string_lossy().into_owned();
+        if let Some(more) = env.get(LIBRARY_PATH) {
+            path = format!("{path}:{more}");
+        }
+        env.insert(LIBRARY_PATH.to_owned(), path);
+        let library = library.to_string_lossy().into_owned();
+        env.insert("FLUX_PMI_LIBRARY_PATH".to_owned(), library);
+    }
 }
 
 // === impl Pmi ===

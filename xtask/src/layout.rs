@@ -29,6 +29,9 @@ struct File {
 enum From {
     /// A built program. Those that a build need not have are left out with a notice.
     Program(&'static str),
+    /// A library of the build, for C. The file has the number of its interface at its end; without
+    /// the number, and with the first part of it, are links.
+    Library(&'static str),
     /// Of the source tree.
     Source(&'static str),
     /// Files below a folder of the source tree.
@@ -67,6 +70,8 @@ pub(crate) const PACKAGES: &[Package] = &[
             File { from: From::Program("flux"), to: "usr/bin/flux", mode: 0o755 },
             program("flux-broker", "usr/libexec/flux/flux-broker"),
             program("flux-shell", "usr/libexec/flux/flux-shell"),
+            library("libpmi.so", "usr/lib/flux/libpmi.so"),
+            library("libpmi2.so", "usr/lib/flux/libpmi2.so"),
             File { from: From::Plugins(&[]), to: "usr/lib/flux/plugins", mode: 0o644 },
             source("etc/flux.service", "usr/lib/systemd/system/flux.service"),
             source("etc/sysusers.d/flux.conf", "usr/lib/sysusers.d/flux.conf"),
@@ -154,6 +159,10 @@ const fn program(name: &'static str, to: &'static str) -> File {
     File { from: From::Program(name), to, mode: 0o755 }
 }
 
+const fn library(name: &'static str, to: &'static str) -> File {
+    File { from: From::Library(name), to, mode: 0o644 }
+}
+
 const fn source(from: &'static str, to: &'static str) -> File {
     File { from: From::Source(from), to, mode: 0o644 }
 }
@@ -186,6 +195,7 @@ pub(crate) fn install(
                     eprintln!("xtask: {} has no {name}, as it was not built", package.name);
                 }
             }
+            From::Library(name) => copy_library(name, programs, &to, file.mode)?,
             From::Source(from) => copy(&tree.join(from), &to, file.mode)?,
             From::Folder(from) => copy_folder(&tree.join(from), &to)?,
             From::Plugins(names) => copy_plugins(tree, names, &to)?,
@@ -223,6 +233,25 @@ pub(crate) fn install(
 
 /// Programs without which there is nothing to install.
 const REQUIRED: [&str; 3] = ["flux", "flux-broker", "flux-shell"];
+
+/// A library with its links. Cargo puts it below `deps` whatever it is told to build, and beside the
+/// programs only when it builds all.
+fn copy_library(name: &str, programs: &Path, to: &Path, mode: u32) -> Result<(), Error> {
+    let places = [programs.join("deps").join(name), programs.join(name)];
+    let Some(from) = places.iter().find(|path| path.is_file()) else {
+        let [_, from] = &places;
+        return Err(Error(format!("{} is missing: build it first", from.display())));
+    };
+    let numbered = |number: &str| PathBuf::from(format!("{}{number}", to.display()));
+    copy(from, &numbered(".0.0.0"), mode)?;
+    for link in [numbered(".0"), to.to_owned()] {
+        // Of an earlier installation in the same place.
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(format!("{name}.0.0.0"), &link)
+            .map_err(|e| failed(&link, &e))?;
+    }
+    Ok(())
+}
 
 /// The bundled plugins with these names, or those that no other package has.
 fn copy_plugins(tree: &Path, names: &[&str], to: &Path) -> Result<(), Error> {
@@ -290,6 +319,9 @@ mod tests {
         for name in ["flux", "flux-broker", "flux-shell", "flux-imp"] {
             write(&programs.join(name), b"#!/bin/sh\necho script\n", 0o755).unwrap();
         }
+        for name in ["deps/libpmi.so", "libpmi2.so"] {
+            write(&programs.join(name), b"library", 0o755).unwrap();
+        }
     }
 
     fn installed(only: &[&str]) -> tempfile::TempDir {
@@ -310,6 +342,9 @@ mod tests {
             "usr/bin/flux",
             "usr/libexec/flux/flux-broker",
             "usr/libexec/flux/flux-shell",
+            "usr/lib/flux/libpmi.so",
+            "usr/lib/flux/libpmi.so.0",
+            "usr/lib/flux/libpmi2.so.0.0.0",
             "usr/lib/flux/plugins/sched-fifo.wasm",
             "usr/lib/systemd/system/flux.service",
             "usr/share/bash-completion/completions/flux",

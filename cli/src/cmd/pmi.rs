@@ -5,19 +5,26 @@ use std::time::{Duration, Instant};
 use clap::{ArgAction, Args, Subcommand};
 use flux_protocol::idset::Idset;
 
-use self::client::{Pmi, PmiError};
+use self::client::{Options, Pmi, PmiError};
 use crate::args::duration;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::{outln, output};
 
 mod client;
+mod library;
 
 #[derive(Debug, Args)]
 pub(crate) struct PmiArgs {
-    /// Specify PMI method to use: simple or single
+    /// Specify PMI method to use: config, simple, libpmi2[:PATH], libpmi[:PATH] or single
     #[arg(long, value_name = "URI")]
     method: Option<String>,
+    /// Fail if libpmi method finds the Flux libpmi.so
+    #[arg(long)]
+    libpmi_noflux: bool,
+    /// Force-enable libpmi2 cray workarounds for testing
+    #[arg(long)]
+    libpmi2_cray: bool,
     /// Trace PMI operations
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
@@ -70,9 +77,12 @@ impl PmiArgs {
             });
         }
         let env = |name: &str| context.env.get(name).map(str::to_owned);
-        let mut pmi =
-            Pmi::open(self.method.as_deref(), env, self.verbose > 0).map_err(Failure::new)?;
-        pmi.initialize().map_err(Failure::new)?;
+        let options = Options {
+            trace: self.verbose > 0,
+            noflux: self.libpmi_noflux,
+            cray: self.libpmi2_cray,
+        };
+        let mut pmi = Pmi::open(self.method.as_deref(), env, options).map_err(Failure::new)?;
         let label = context.env.get("FLUX_JOB_CC").or_else(|| context.env.get("FLUX_JOB_ID"));
         let label = label.unwrap_or("0").to_owned();
         match self.command {

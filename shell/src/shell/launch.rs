@@ -84,7 +84,7 @@ impl Shell {
         let mut inherited = task::Inherited::new();
         if let Some(pmi) = &mut self.pmi {
             let endpoint = pmi.connect(&self.job, id.index, id.rank)?;
-            env.extend(endpoint.env.map(|(name, value)| (name.to_owned(), value)));
+            endpoint.extend(&mut env);
             inherited.push(endpoint.fd);
         }
         let mut plan = Plan { id, argv: self.command(id), env };

@@ -1,15 +1,25 @@
-//! The client of the PMI-1 simple wire protocol (RFC 13), and its stand-in for a single process.
+//! A process among those that were launched together, by whichever method the launcher offers.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::fmt::Display;
 use std::os::unix::net::UnixStream;
 
+use flux_pmi::Failed;
+use flux_pmi::client::{Client, Launch, LaunchError};
+
+use super::library::{LoadError, Pmi1, Pmi2};
 use crate::sys::inherited_fd;
 
-/// Return code of PMI: the key does not exist.
-const INVALID_KEY: i64 = 4;
+const METHODS: &str = "config simple libpmi2 libpmi single";
 
-/// A process among those that were launched together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Options {
+    pub(super) trace: bool,
+    /// Not our own libraries: who starts brokers by them would find himself.
+    pub(super) noflux: bool,
+    pub(super) cray: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Pmi {
     method: Method,
@@ -21,66 +31,121 @@ pub(super) struct Pmi {
 
 #[derive(Debug)]
 enum Method {
-    /// A server at the other end of a socket; `PMI_FD`, `PMI_RANK` and `PMI_SIZE` tell of it.
-    Simple(BufReader<UnixStream>),
+    /// A server at the other end of a socket, of which the environment tells.
+    Simple(Client<UnixStream>),
+    Pmi1(Pmi1),
+    Pmi2(Pmi2),
     /// Nobody else is there.
     Single(BTreeMap<String, String>),
 }
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PmiError {
-    #[error("{0}: unknown PMI method: use simple or single")]
+    #[error("{0}: unknown PMI method: use config, simple, libpmi2[:PATH], libpmi[:PATH] or single")]
     Method(String),
-    #[error("simple: {0} is not set to a number")]
-    Environment(&'static str),
-    #[error("simple: PMI_FD {0} is not an open file descriptor")]
+    #[error("bootstrap configuration not found")]
+    NoConfig,
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error("PMI_FD {0} is not an open file descriptor")]
     Descriptor(i32),
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    #[error("the PMI server closed the connection")]
-    Closed,
-    #[error("unexpected response '{0}'")]
-    Unexpected(String),
-    #[error("operation failed: rc={0}")]
-    Failed(i64),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Failed(#[from] Failed),
     #[error("key not found")]
     NoKey,
+    #[error("no PMI method is named")]
+    Nothing,
 }
 
+// === impl Pmi ===
+
 impl Pmi {
-    /// By the method named, or by what the environment offers.
+    /// By the method named, or by the first that works of those that the environment names.
     pub(super) fn open(
         method: Option<&str>,
         env: impl Fn(&'static str) -> Option<String>,
-        trace: bool,
+        options: Options,
     ) -> Result<Pmi, PmiError> {
-        let single = || Pmi {
-            method: Method::Single(BTreeMap::new()),
-            rank: 0,
-            size: 1,
-            name: "single".to_owned(),
-            trace,
-        };
-        match method {
-            Some("single") => return Ok(single()),
-            None if env("PMI_FD").is_none() => return Ok(single()),
-            Some("simple") | None => {}
-            Some(other) => return Err(PmiError::Method(other.to_owned())),
+        if let Some(method) = method {
+            let (mut pmi, note) = Pmi::by(method, &env, options)?;
+            if let Some(note) = note {
+                pmi.trace(note);
+            }
+            pmi.initialize()?;
+            return Ok(pmi);
         }
-        let number = |name: &'static str| {
-            let value: Option<i32> = env(name).and_then(|value| value.parse().ok());
-            value.ok_or(PmiError::Environment(name))
+        let say = |who: &str, what: &dyn Display| {
+            if options.trace {
+                eprintln!("{who}: {what}");
+            }
         };
-        let unsigned = |name| u32::try_from(number(name)?).map_err(|_| PmiError::Environment(name));
-        let fd = number("PMI_FD")?;
-        let socket = inherited_fd(fd).ok_or(PmiError::Descriptor(fd))?;
-        Ok(Pmi {
-            method: Method::Simple(BufReader::new(UnixStream::from(socket))),
-            rank: unsigned("PMI_RANK")?,
-            size: unsigned("PMI_SIZE")?,
-            name: "unknown".to_owned(),
-            trace,
-        })
+        let methods = env("FLUX_PMI_CLIENT_METHODS").unwrap_or_else(|| METHODS.to_owned());
+        let mut last = PmiError::Nothing;
+        for method in methods.split_ascii_whitespace() {
+            say("flux-pmi-client", &format_args!("trying '{method}'"));
+            match Pmi::by(method, &env, options) {
+                Ok((mut pmi, note)) => {
+                    pmi.trace(note.as_deref().unwrap_or("selected"));
+                    pmi.initialize()?;
+                    return Ok(pmi);
+                }
+                Err(error) => {
+                    say(method, &error);
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// By one method; with a note on what was found.
+    fn by(
+        method: &str,
+        env: impl Fn(&'static str) -> Option<String>,
+        options: Options,
+    ) -> Result<(Pmi, Option<String>), PmiError> {
+        let (scheme, path) = match method.split_once(':') {
+            Some((scheme, path)) => (scheme, Some(path)),
+            None => (method, None),
+        };
+        let with = |method, rank, size, name| {
+            let pmi = Pmi { method, rank, size, name, trace: options.trace };
+            let note = match &pmi.method {
+                Method::Pmi1(library) => Some(library.note()),
+                Method::Pmi2(library) => Some(library.note()),
+                _ => None,
+            };
+            Ok((pmi, note))
+        };
+        match scheme {
+            "config" => Err(PmiError::NoConfig),
+            "simple" => {
+                let launch = Launch::from_env(env)?;
+                let socket = inherited_fd(launch.fd).ok_or(PmiError::Descriptor(launch.fd))?;
+                let mut client = Client::new(launch, UnixStream::from(socket))?;
+                let name = client.name()?.to_owned();
+                with(Method::Simple(client), launch.rank, launch.size, name)
+            }
+            "libpmi" => {
+                let library = Pmi1::load(path.unwrap_or("libpmi.so"), options)?;
+                let (rank, size, name) = library.init()?;
+                with(Method::Pmi1(library), rank, size, name)
+            }
+            "libpmi2" => {
+                let library = Pmi2::load(path.unwrap_or("libpmi2.so"), options)?;
+                let (rank, size, name) = library.init()?;
+                with(Method::Pmi2(library), rank, size, name)
+            }
+            "single" => with(Method::Single(BTreeMap::new()), 0, 1, "single".to_owned()),
+            _ => Err(PmiError::Method(method.to_owned())),
+        }
+    }
+
+    fn initialize(&mut self) -> Result<(), PmiError> {
+        let about = format!("rank={} size={} name={}", self.rank, self.size, self.name);
+        self.done("initialize:", &about, Ok(()))
     }
 
     pub(super) fn rank(&self) -> u32 {
@@ -96,135 +161,144 @@ impl Pmi {
         &self.name
     }
 
-    pub(super) fn initialize(&mut self) -> Result<(), PmiError> {
-        if matches!(self.method, Method::Single(_)) {
-            return Ok(());
-        }
-        self.call("init pmi_version=1 pmi_subversion=1", "response_to_init")?;
-        self.call("get_maxes", "maxes")?;
-        let response = self.call("get_my_kvsname", "my_kvsname")?;
-        self.name = field(&response, "kvsname").unwrap_or_default().to_owned();
-        Ok(())
-    }
-
     pub(super) fn put(&mut self, key: &str, value: &str) -> Result<(), PmiError> {
-        if let Method::Single(pairs) = &mut self.method {
-            pairs.insert(key.to_owned(), value.to_owned());
-            return Ok(());
-        }
-        let request = format!("put kvsname={} key={key} value={value}", self.name);
-        self.call(&request, "put_result").map(drop)
+        let result = match &mut self.method {
+            Method::Simple(client) => client.put(&self.name, key, value).map_err(PmiError::from),
+            Method::Pmi1(library) => library.put(&self.name, key, value),
+            Method::Pmi2(library) => library.put(key, value),
+            Method::Single(pairs) => {
+                pairs.insert(key.to_owned(), value.to_owned());
+                Ok(())
+            }
+        };
+        let value = if result.is_ok() { format!(" value={value}") } else { String::new() };
+        self.done("put", &format!("key={key}{value}"), result)
     }
 
     pub(super) fn get(&mut self, key: &str) -> Result<String, PmiError> {
-        if let Method::Single(pairs) = &self.method {
-            return pairs.get(key).cloned().ok_or(PmiError::NoKey);
-        }
-        let request = format!("get kvsname={} key={key}", self.name);
-        let response = match self.call(&request, "get_result") {
-            Err(PmiError::Failed(INVALID_KEY)) => return Err(PmiError::NoKey),
-            other => other?,
+        let result = match &mut self.method {
+            Method::Simple(client) => client.get(&self.name, key).map_err(PmiError::from),
+            Method::Pmi1(library) => library.get(&self.name, key),
+            Method::Pmi2(library) => library.get(key),
+            Method::Single(pairs) => pairs.get(key).cloned().ok_or(PmiError::NoKey),
         };
-        // The value is the rest of the line, blanks and all.
-        let value = response.split_once("value=").map(|(_, value)| value.to_owned());
-        value.ok_or(PmiError::Unexpected(response))
+        let value = match &result {
+            Ok(value) => format!(" value={value}"),
+            Err(_) => String::new(),
+        };
+        self.done("get", &format!("key={key}{value}"), result)
     }
 
     pub(super) fn barrier(&mut self) -> Result<(), PmiError> {
-        match self.method {
+        let result = match &mut self.method {
+            Method::Simple(client) => client.barrier().map_err(PmiError::from),
+            Method::Pmi1(library) => library.barrier(&self.name),
+            Method::Pmi2(library) => library.barrier(),
             Method::Single(_) => Ok(()),
-            Method::Simple(_) => self.call("barrier_in", "barrier_out").map(drop),
-        }
+        };
+        self.done("barrier", "", result)
     }
 
-    /// Asks the launcher to end all processes; does not wait for that.
+    /// Have the launcher end all processes, and end.
     pub(super) fn abort(&mut self, text: &str) -> Result<(), PmiError> {
-        eprintln!("{text}");
-        if let Method::Single(_) = self.method {
-            std::process::exit(1);
-        }
-        self.send(&format!("abort exitcode=1 error_msg={text}"))
+        let result = match &mut self.method {
+            Method::Simple(client) => client.abort(1, Some(text)).map_err(PmiError::from),
+            Method::Pmi1(library) => library.abort(text),
+            Method::Pmi2(library) => library.abort(text),
+            Method::Single(_) => {
+                eprintln!("{text}");
+                Ok(())
+            }
+        };
+        self.done("abort", "", result)?;
+        std::process::exit(1);
     }
 
-    pub(super) fn finalize(&mut self) -> Result<(), PmiError> {
+    pub(super) fn finalize(self) -> Result<(), PmiError> {
+        let (scheme, trace) = (self.scheme(), self.trace);
         match self.method {
-            Method::Single(_) => Ok(()),
-            Method::Simple(_) => self.call("finalize", "finalize_ack").map(drop),
+            Method::Simple(client) => client.finalize()?,
+            Method::Pmi1(library) => library.finalize()?,
+            Method::Pmi2(library) => library.finalize()?,
+            Method::Single(_) => {}
         }
-    }
-
-    fn call(&mut self, request: &str, expected: &str) -> Result<String, PmiError> {
-        self.send(request)?;
-        let response = self.receive()?;
-        if field(&response, "cmd") != Some(expected) {
-            return Err(PmiError::Unexpected(response));
-        }
-        match field(&response, "rc").and_then(|rc| rc.parse().ok()).unwrap_or(0) {
-            0 => Ok(response),
-            rc => Err(PmiError::Failed(rc)),
-        }
-    }
-
-    fn send(&mut self, request: &str) -> Result<(), PmiError> {
-        if self.trace {
-            eprintln!("{}: C: cmd={request}", self.rank);
-        }
-        if let Method::Simple(socket) = &mut self.method {
-            socket.get_mut().write_all(format!("cmd={request}\n").as_bytes())?;
+        if trace {
+            eprintln!("{scheme}: finalize: success");
         }
         Ok(())
     }
 
-    fn receive(&mut self) -> Result<String, PmiError> {
-        let mut line = String::new();
-        if let Method::Simple(socket) = &mut self.method
-            && socket.read_line(&mut line)? == 0
-        {
-            return Err(PmiError::Closed);
+    fn scheme(&self) -> &'static str {
+        match self.method {
+            Method::Simple(_) => "simple",
+            Method::Pmi1(_) => "libpmi",
+            Method::Pmi2(_) => "libpmi2",
+            Method::Single(_) => "single",
         }
-        let line = line.trim_end_matches('\n').to_owned();
-        if self.trace {
-            eprintln!("{}: S: {line}", self.rank);
-        }
-        Ok(line)
     }
-}
 
-/// `value` of `name=value` in a line of such pairs.
-fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
-    line.split(' ').find_map(|pair| {
-        let (key, value) = pair.split_once('=')?;
-        (key == name).then_some(value)
-    })
+    fn trace(&self, text: impl Display) {
+        if self.trace {
+            eprintln!("{}: {text}", self.scheme());
+        }
+    }
+
+    fn done<T>(
+        &self,
+        operation: &str,
+        about: &str,
+        result: Result<T, PmiError>,
+    ) -> Result<T, PmiError> {
+        let space = if about.is_empty() { "" } else { " " };
+        match &result {
+            Ok(_) => self.trace(format_args!("{operation}{space}{about}: success")),
+            Err(error) => self.trace(format_args!("{operation}{space}{about}: {error}")),
+        }
+        result
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn open(method: Option<&str>) -> Result<Pmi, PmiError> {
+        Pmi::open(method, |_| None, Options::default())
+    }
+
     #[test]
     fn single_process_has_a_space_of_its_own() {
-        let mut pmi = Pmi::open(None, |_| None, false).unwrap();
-        pmi.initialize().unwrap();
+        let mut pmi = open(Some("single")).unwrap();
         pmi.put("a", "b c").unwrap();
         pmi.barrier().unwrap();
         assert_eq!(pmi.get("a").unwrap(), "b c");
         assert!(matches!(pmi.get("x"), Err(PmiError::NoKey)));
         assert_eq!((pmi.rank(), pmi.size()), (0, 1));
+        pmi.finalize().unwrap();
     }
 
     #[test]
-    fn fields_are_found_by_name() {
-        let line = "cmd=get_result rc=0 value=(vector,(0,1,3))";
-        assert_eq!(field(line, "rc"), Some("0"));
-        assert_eq!(field(line, "c"), None);
+    fn methods_are_tried_in_the_order_that_the_environment_names() {
+        let with = |methods: &'static str| {
+            let env = move |name: &'static str| {
+                (name == "FLUX_PMI_CLIENT_METHODS").then(|| methods.to_owned())
+            };
+            Pmi::open(None, env, Options::default())
+        };
+        assert_eq!(with("config simple single").unwrap().scheme(), "single");
+        let error = with("single2 simple").unwrap_err();
+        assert_eq!(error.to_string(), "PMI_FD not found in environ");
+        assert_eq!(with("").unwrap_err().to_string(), "no PMI method is named");
     }
 
     #[test]
-    fn environment_without_numbers_is_refused() {
-        let env = |name: &'static str| Some(if name == "PMI_FD" { "99" } else { "x" }.to_owned());
-        assert!(matches!(Pmi::open(None, env, false), Err(PmiError::Descriptor(99))));
-        let error = Pmi::open(Some("magic"), |_| None, false).unwrap_err();
-        assert_eq!(error.to_string(), "magic: unknown PMI method: use simple or single");
+    fn a_method_that_can_not_be_used_is_refused() {
+        let env = |name: &'static str| Some(if name == "PMI_FD" { "99" } else { "1" }.to_owned());
+        let error = Pmi::open(Some("simple"), env, Options::default()).unwrap_err();
+        assert!(matches!(error, PmiError::Descriptor(99)));
+        let error = open(Some("magic")).unwrap_err();
+        assert!(error.to_string().starts_with("magic: unknown PMI method: use "), "{error}");
+        let error = open(Some("libpmi:/nonexistent/libpmi.so")).unwrap_err();
+        assert!(error.to_string().starts_with("/nonexistent/libpmi.so: cannot open"), "{error}");
     }
 }
