@@ -77,3 +77,21 @@ flux alloc -n1 false; echo $?
     assert!(section("alloc").starts_with("2\n0\n"), "{}", section("alloc"));
     assert!(section("alloc").trim_end().ends_with('1'), "{}", section("alloc"));
 }
+
+/// Plugins judge requests side by side; the ids, and with them the turn of jobs of one urgency,
+/// are in the order in which the requests came.
+#[test]
+fn ids_ascend_in_the_order_of_submission() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = r#"
+flux submit --cc=1-1500 --urgency=hold true > ids
+echo "== ids"
+flux job id --to=dec < ids
+echo "== end"
+flux cancel --all --quiet
+"#;
+    let sections = sections("2", script, dir.path());
+    let ids: Vec<u64> = sections["ids"].lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(ids.len(), 1500);
+    assert!(ids.is_sorted(), "{ids:?}");
+}

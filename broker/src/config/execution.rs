@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::Config;
 use super::table::{Table, TableError};
+use crate::plugin::PluginSpec;
 
 /// How flux-core can run a job: in shells that job-exec starts through the brokers, or that run
 /// on when job-exec does not. Here both mean the first.
@@ -152,10 +153,13 @@ impl Ingest {
 
 fn plugins(table: &mut Table<'_>) -> Result<Option<Vec<Value>>, TableError> {
     let Some(array) = table.array("plugins")? else { return Ok(None) };
-    match array.iter().all(|entry| entry.is_string() || entry.is_object()) {
-        true => Ok(Some(array.clone())),
-        false => Err(table.bad("plugins", "plugins: expected names or tables")),
+    if !array.iter().all(|entry| entry.is_string() || entry.is_object()) {
+        return Err(table.bad("plugins", "plugins: expected names or tables"));
     }
+    for entry in array {
+        PluginSpec::from_value(entry).map_err(|error| table.bad("plugins", error.to_string()))?;
+    }
+    Ok(Some(array.clone()))
 }
 
 fn stage(mut table: Table<'_>) -> Result<Stage, TableError> {

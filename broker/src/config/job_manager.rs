@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::Config;
 use super::table::{Table, TableError};
+use crate::plugin::PluginSpec;
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct JobManager {
@@ -87,16 +88,24 @@ fn plugins(table: &mut Table<'_>) -> Result<Vec<Plugin>, TableError> {
     for mut entry in table.tables("plugins")?.into_iter().flatten() {
         let (load, remove) = (entry.string("load")?, entry.string("remove")?);
         let conf = entry.any("conf").cloned();
-        // How the plugin is confined; the plugin host reads these.
-        for key in ["sha256", "memory", "deadline", "caps", "on-fault", "max-faults"] {
-            entry.any(key);
+        // How the plugin is confined; what the values say is read below.
+        for key in ["sha256", "memory", "deadline", "on-fault", "record"] {
+            entry.string(key)?;
         }
-        plugins.push(match (load, remove) {
+        entry.strings("caps")?;
+        entry.count("max-faults")?;
+        let plugin = match (load, remove) {
             (Some(path), None) => Plugin::Load { path: path.to_owned(), conf },
             (None, Some(name)) => Plugin::Remove { name: name.to_owned() },
             _ => return Err(entry.bad("load", "one of 'load' and 'remove' must be there")),
-        });
+        };
+        let (name, whole) = (entry.name().to_owned(), entry.whole());
         entry.finish()?;
+        if let Plugin::Load { .. } = plugin {
+            PluginSpec::from_value(&whole)
+                .map_err(|error| TableError::value(&name, error.key(), error.to_string()))?;
+        }
+        plugins.push(plugin);
     }
     Ok(plugins)
 }

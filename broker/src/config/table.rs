@@ -242,6 +242,11 @@ impl<'a> Table<'a> {
         TableError::value(&self.name, key, text)
     }
 
+    /// All of it, for a reader of its own; empty when it is not there.
+    pub fn whole(&self) -> Value {
+        Value::Object(self.entries.cloned().unwrap_or_default())
+    }
+
     /// Refuse keys that nothing has asked for.
     pub fn finish(self) -> Result<(), TableError> {
         let unknown = |key: &&String| !self.known.contains(&key.as_str());

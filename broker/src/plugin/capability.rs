@@ -2,7 +2,7 @@
 //!
 //! A capability is a name, in some cases with an argument: `drain`, `exec:perilog`,
 //! `rpc:resource.drain`, `kvs.read:job.`, `event.publish:NAME`, `event:PREFIX`, `config:TABLE`,
-//! `attr:NAME`, `jobspec:environment`. A trailing `*` stands for any rest. A plugin has those
+//! `attr:NAME`, `file:KEY`, `jobspec:environment`. A trailing `*` stands for any rest. A plugin has those
 //! that its manifest asks for and the configuration grants; asking for one that is not granted
 //! keeps it from being loaded.
 
@@ -11,6 +11,27 @@ use super::v1::types::Effect;
 /// An effect that stands for a request which the plugin may not make. With its tag, for who
 /// carries out effects to answer it.
 pub(crate) const REFUSED: &str = "refused";
+
+/// Those that stand alone, and the beginnings of those with an argument.
+const NAMES: [&str; 2] = ["drain", "jobspec:environment"];
+const PREFIXES: [&str; 8] =
+    ["attr:", "config:", "event.publish:", "event:", "exec:", "file:", "kvs.read:", "rpc:"];
+
+/// Whether any capability is covered by a grant: others are slips of the administrator's hand.
+pub(super) fn grants_something(grant: &str) -> bool {
+    match grant.strip_suffix('*') {
+        Some(start) => PREFIXES
+            .iter()
+            .chain(&NAMES)
+            .any(|known| known.starts_with(start) || start.starts_with(known)),
+        None => {
+            NAMES.contains(&grant)
+                || PREFIXES
+                    .iter()
+                    .any(|prefix| grant.len() > prefix.len() && grant.starts_with(prefix))
+        }
+    }
+}
 
 /// Whether a pattern covers a capability.
 pub(super) fn covers(pattern: &str, capability: &str) -> bool {
@@ -80,6 +101,17 @@ mod tests {
         assert_eq!(meet(&asked, &owned(&["rpc:*", "drain", "exec:x"])), Ok(asked.clone()));
         assert_eq!(meet(&asked, &owned(&["rpc:*"])), Err("drain".to_owned()));
         assert_eq!(meet(&[], &[]), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_grant_of_nothing_known_is_found() {
+        for grant in ["drain", "*", "rpc:*", "r*", "kvs.read:job.", "jobspec:environment", "file:a"]
+        {
+            assert!(grants_something(grant), "{grant}");
+        }
+        for grant in ["", "drian", "rpc", "rpc:", "kvs.write:job.", "bogus:x", "x*"] {
+            assert!(!grants_something(grant), "{grant}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! An entry of a plugin list in the configuration, or the arguments of `flux jobtap load`.
 
 use super::breaker::Patience;
+use super::capability::grants_something;
 use super::fault::OnFault;
 use super::instance::Limits;
 use serde::Deserialize;
@@ -29,6 +30,23 @@ pub struct PluginSpec {
     pub record: Option<PathBuf>,
 }
 
+// === impl SpecError ===
+
+impl SpecError {
+    /// The key whose value is at fault; `load` where it is the entry as such.
+    pub fn key(&self) -> &'static str {
+        match self {
+            SpecError::Entry(_) => "load",
+            SpecError::Memory(_) => "memory",
+            SpecError::Deadline(_) => "deadline",
+            SpecError::OnFault(_) => "on-fault",
+            SpecError::Digest(_) => "sha256",
+            SpecError::Capability(_) => "caps",
+            SpecError::Record(_) => "record",
+        }
+    }
+}
+
 /// An entry that cannot be used. The caller adds where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
@@ -47,6 +65,9 @@ pub enum SpecError {
     /// Not a digest.
     #[error("sha256: '{0}' is not 64 hexadecimal digits")]
     Digest(String),
+    /// Nothing that could be granted.
+    #[error("caps: '{0}' is no capability (such as \"drain\", \"rpc:TOPIC\" or \"kvs.read:KEY\")")]
+    Capability(String),
     /// Not a place for a recording.
     #[error("record: '{0}' is not an absolute path")]
     Record(String),
@@ -115,6 +136,9 @@ impl PluginSpec {
             let text = path.display().to_string();
             spec.record = Some(path.is_absolute().then_some(path).ok_or(SpecError::Record(text))?);
         }
+        if let Some(unknown) = entry.caps.iter().find(|grant| !grants_something(grant)) {
+            return Err(SpecError::Capability(unknown.clone()));
+        }
         spec.conf = entry.conf;
         spec.caps = entry.caps;
         Ok(spec)
@@ -173,6 +197,7 @@ mod tests {
             (json!({"load": "x", "deadline": "0"}), "deadline: '0'"),
             (json!({"load": "x", "on-fault": "cry"}), "on-fault: 'cry'"),
             (json!({"load": "x", "sha256": "12"}), "sha256: '12'"),
+            (json!({"load": "x", "caps": ["drian"]}), "caps: 'drian' is no capability"),
             (json!({"load": "x", "record": "here"}), "record: 'here' is not an absolute path"),
         ];
         for (value, expected) in cases {

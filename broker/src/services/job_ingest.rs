@@ -1,6 +1,6 @@
 //! `job-ingest`: where jobs come in.
 //!
-//! A request is verified, edited by the frobnicators, judged by the validators, and given an id;
+//! A request is given an id, verified, edited by the frobnicators and judged by the validators;
 //! then the jobspec is stored and the job handed to the job manager. Jobs that are through with
 //! the plugins share one store operation and one hand-over; while those are under way the next
 //! batch forms, so that a lone job waits for nobody.
@@ -142,7 +142,12 @@ impl JobIngest {
             let text = "job submission is disabled: instance is shutting down";
             return call.fail(Failure::new(Errno::ENOSYS, text));
         }
-        let checked = match request::check(&request, call.cred()) {
+        // The id is the place in line: it is taken now, however long others take to be judged.
+        let id = match self.generator.generate(milliseconds()) {
+            Ok(id) => id,
+            Err(error) => return call.fail(Failure::new(Errno::EOVERFLOW, error.to_string())),
+        };
+        let checked = match request::check(&request, id, call.cred()) {
             Ok(checked) => checked,
             Err(failure) => return call.fail(failure),
         };
@@ -187,7 +192,7 @@ impl JobIngest {
         if self.reloads.done < self.reloads.begun {
             self.reloads.waiting.push((request, call));
         } else if self.pipeline.is_empty_for(&request) {
-            self.accept(context, request, call);
+            self.batch.add(context, request, call);
         } else {
             self.pipeline.submit(context, request, call);
         }
@@ -198,19 +203,6 @@ impl JobIngest {
             for (request, call) in std::mem::take(&mut self.reloads.waiting) {
                 self.judge(context, request, call);
             }
-        }
-    }
-
-    /// The plugins have nothing against it.
-    fn accept(
-        &mut self,
-        context: &Context,
-        request: request::Request,
-        call: Call<rpc::SubmitResponse>,
-    ) {
-        match self.generator.generate(milliseconds()) {
-            Ok(id) => self.batch.add(context, id, request, call),
-            Err(error) => call.fail(Failure::new(Errno::EOVERFLOW, error.to_string())),
         }
     }
 

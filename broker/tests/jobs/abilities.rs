@@ -20,7 +20,7 @@ const CAPS: [&str; 7] = [
     "event.publish:abilities.*",
     "event:abilities.*",
     "exec:abilities",
-    "more.than.it.asks.for",
+    "attr:more.than.it.asks.for",
 ];
 
 async fn instance(entry: Value) -> Instance {

@@ -28,22 +28,15 @@ pub(super) struct Batch {
 
 #[derive(Debug)]
 struct Entry {
-    id: JobId,
     request: Request,
     t_submit: f64,
     call: Call<SubmitResponse>,
 }
 
 impl Batch {
-    pub(super) fn add(
-        &mut self,
-        context: &Context,
-        id: JobId,
-        request: Request,
-        call: Call<SubmitResponse>,
-    ) {
+    pub(super) fn add(&mut self, context: &Context, request: Request, call: Call<SubmitResponse>) {
         let t_submit = crate::time::unix_seconds(SystemTime::now());
-        self.waiting.push(Entry { id, request, t_submit, call });
+        self.waiting.push(Entry { request, t_submit, call });
         self.send_later(context);
     }
 
@@ -57,6 +50,8 @@ impl Batch {
     }
 
     fn send(&mut self, context: &Context) {
+        // Plugins may be done with a later one first.
+        self.waiting.sort_by_key(|entry| entry.request.id);
         let rest = self.waiting.split_off(self.waiting.len().min(LIMIT));
         let entries = std::mem::replace(&mut self.waiting, rest);
         let handle = context.handle().clone();
@@ -69,9 +64,9 @@ impl Batch {
             move |ingest: &mut JobIngest, (entries, result)| {
                 let spans = after.broker().spans();
                 if spans.wanted() {
-                    for Entry { id, request, .. } in &entries {
+                    for Entry { request, .. } in &entries {
                         let submit = request.began.end("job-ingest.submit", None);
-                        spans.step(*id, &submit, &request.judged);
+                        spans.step(request.id, &submit, &request.judged);
                     }
                 }
                 answer(entries, &result);
@@ -98,7 +93,7 @@ async fn hand_over(
     let refused: Vec<JobId> = match &submitted {
         Ok(response) => response.errors.iter().map(|(id, _)| *id).collect(),
         Err(failure) if failure.errno == Errno::ENOSYS => {
-            entries.iter().map(|entry| entry.id).collect()
+            entries.iter().map(|entry| entry.request.id).collect()
         }
         Err(_) => Vec::new(),
     };
@@ -121,8 +116,8 @@ fn answer(entries: Vec<Entry>, result: &Result<job_manager::SubmitResponse, Fail
         }
         Ok(response) => {
             for entry in entries {
-                match response.errors.iter().find(|(id, _)| *id == entry.id) {
-                    None => entry.call.reply(&SubmitResponse { id: entry.id }),
+                match response.errors.iter().find(|(id, _)| *id == entry.request.id) {
+                    None => entry.call.reply(&SubmitResponse { id: entry.request.id }),
                     Some((_, text)) => {
                         entry.call.fail(Failure::new(Errno::EINVAL, text.clone()));
                     }
@@ -133,7 +128,7 @@ fn answer(entries: Vec<Entry>, result: &Result<job_manager::SubmitResponse, Fail
 }
 
 fn store_ops(entry: &Entry) -> [kvs::Op; 2] {
-    let dir = entry.id.kvs();
+    let dir = entry.request.id.kvs();
     let op = |key: &str, text: &str| kvs::Op {
         key: format!("{dir}.{key}"),
         flags: 0,
@@ -152,7 +147,7 @@ fn new_job(entry: &Entry) -> Result<job_manager::NewJob, Failure> {
     let jobspec = RawValue::from_string(without_environment(&entry.request.jobspec))
         .map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))?;
     Ok(job_manager::NewJob {
-        id: entry.id,
+        id: entry.request.id,
         userid: entry.request.userid,
         urgency: entry.request.urgency,
         t_submit: entry.t_submit,

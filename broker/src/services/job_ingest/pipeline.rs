@@ -118,7 +118,7 @@ impl Pipeline {
         context.spawn(
             async move { stages.judge(&handle, request).await },
             move |ingest: &mut JobIngest, judged| match judged {
-                Ok(request) => ingest.accept(&after, request, call),
+                Ok(request) => ingest.batch.add(&after, request, call),
                 Err((errno, text)) => {
                     ingest.pipeline.errors += 1;
                     call.fail(Failure::new(errno, text));

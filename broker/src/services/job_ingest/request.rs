@@ -3,6 +3,7 @@
 use flux_protocol::credential::Credential;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
+use flux_protocol::fluid::JobId;
 use flux_protocol::rpc::job_ingest::{SubmitRequest, flags};
 use flux_protocol::rpc::job_manager::Signed;
 use serde_json::Value;
@@ -17,6 +18,7 @@ const MAX_URGENCY: i64 = 31;
 /// A request that is well formed and from whom it says.
 #[derive(Debug)]
 pub(super) struct Request {
+    pub(super) id: JobId,
     /// As it was signed.
     pub(super) j: String,
     /// Nothing where the sender is believed without a signature.
@@ -36,13 +38,18 @@ pub(super) struct Request {
 /// A submission whose urgency and flags its sender may use.
 #[derive(Debug)]
 pub(super) struct Checked {
+    id: JobId,
     cred: Credential,
     urgency: u32,
     flags: u32,
     began: Began,
 }
 
-pub(super) fn check(request: &SubmitRequest, cred: Credential) -> Result<Checked, Failure> {
+pub(super) fn check(
+    request: &SubmitRequest,
+    id: JobId,
+    cred: Credential,
+) -> Result<Checked, Failure> {
     let flags = check_flags(request.flags, cred)?;
     let urgency = u32::try_from(request.urgency).ok().filter(|_| request.urgency <= MAX_URGENCY);
     let urgency = urgency.ok_or_else(|| invalid("urgency range is [0:31]".to_owned()))?;
@@ -50,7 +57,7 @@ pub(super) fn check(request: &SubmitRequest, cred: Credential) -> Result<Checked
         let text = format!("only the instance owner can submit with urgency >{GUEST_URGENCY}");
         return Err(invalid(text));
     }
-    Ok(Checked { cred, urgency, flags, began: Began::now() })
+    Ok(Checked { id, cred, urgency, flags, began: Began::now() })
 }
 
 impl Checked {
@@ -72,10 +79,11 @@ impl Checked {
         self.check_signer(i64::from(signed.userid))?;
         let jobspec = serde_json::from_slice(&signed.payload)
             .map_err(|error| invalid(not_json(&signed.payload, &error)))?;
-        let (userid, urgency, flags) = (signed.userid, self.urgency, self.flags);
-        let (began, judged) = (self.began, Vec::new());
+        let userid = signed.userid;
         let signed = signed.ends.map(|ends| Signed { digest: digest(&j), ends });
-        Ok(Request { j, signed, userid, urgency, flags, jobspec, changed: false, began, judged })
+        let Checked { id, urgency, flags, began, .. } = self;
+        let (changed, judged) = (false, Vec::new());
+        Ok(Request { id, j, signed, userid, urgency, flags, jobspec, changed, began, judged })
     }
 }
 
