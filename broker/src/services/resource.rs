@@ -145,7 +145,6 @@ impl Service for Resource {
         }
         if context.rank() == 0 {
             resource.begin(context, args.force_up || settings.fake, is_recovery)?;
-            // Whoever has loaded the service finds what it has found.
             resource.commit_first_posts(context).await;
             enclosing::follow(context);
         }
@@ -219,7 +218,7 @@ impl Resource {
             requested_drain: Drain::default(),
             fake: settings.fake,
             granted_until: 0.0,
-            posts: Posts::new(context.rank() == 0),
+            posts: if context.rank() == 0 { Posts::at_start() } else { Posts::default() },
             journal: Journal::new(Vec::new(), settings.journal_max),
             acquire: Acquire::default(),
             status: Status::default(),

@@ -18,6 +18,7 @@ use flux_protocol::rpc::kvs;
 use super::state::Change;
 use super::{Context, Resource, store};
 use crate::call::Call;
+use crate::handle::Handle;
 use crate::log::Severity;
 use crate::time;
 
@@ -25,10 +26,14 @@ use crate::time;
 #[derive(Debug, Default)]
 pub struct Posts {
     queue: VecDeque<Post>,
-    /// How many of them are in the commit that is under way.
-    committing: usize,
-    /// The service is starting: they wait for [`Resource::commit_first_posts`].
-    held: bool,
+    /// How many of them are in the commit that is under way, if one is.
+    committing: Option<usize>,
+}
+
+/// The first posts, as they go to the KVS.
+struct Commit {
+    count: usize,
+    ops: Result<(Vec<kvs::Op>, bool), Failure>,
 }
 
 #[derive(Debug)]
@@ -40,8 +45,10 @@ struct Post {
 }
 
 impl Posts {
-    pub(super) fn new(held: bool) -> Posts {
-        Posts { held, ..Posts::default() }
+    /// Of a service that starts: what a commit's end would be told to does not run yet, so that one
+    /// of nothing is under way until [`Resource::commit_first_posts`].
+    pub(super) fn at_start() -> Posts {
+        Posts { queue: VecDeque::new(), committing: Some(0) }
     }
 
     /// Changes that are to come, in their order.
@@ -70,42 +77,42 @@ impl Resource {
         }
     }
 
-    /// All that was posted while the service started.
+    /// All that was posted while the service started; whoever has loaded it finds it to be true.
     pub(super) async fn commit_first_posts(&mut self, context: &Context) {
-        self.posts.held = false;
-        let count = self.posts.queue.len();
-        if !self.posts.queue.iter().any(|post| post.change.is_kept()) {
-            return self.commit_posts(context);
+        self.posts.committing = None;
+        while let Some(Commit { count, ops }) = self.next_commit(context) {
+            let result = commit(context.handle(), ops).await;
+            self.posts_committed(context, count, result);
         }
-        self.posts.committing = count;
-        let result = match self.ops_of(count) {
-            Ok((ops, sync)) => store::commit(context.handle(), ops, sync).await,
-            Err(failure) => Err(failure),
-        };
-        self.posts_committed(context, count, result);
     }
 
     fn commit_posts(&mut self, context: &Context) {
-        if self.posts.held || self.posts.committing > 0 {
-            return;
-        }
-        let last_kept = self.posts.queue.iter().rposition(|post| post.change.is_kept());
-        let Some(last_kept) = last_kept else {
-            let posts = std::mem::take(&mut self.posts.queue);
-            posts.into_iter().for_each(|post| self.become_true(context, post));
-            return;
-        };
-        let count = last_kept + 1;
-        let result = self.ops_of(count);
-        self.posts.committing = count;
+        let Some(Commit { count, ops }) = self.next_commit(context) else { return };
         let (handle, after) = (context.handle().clone(), context.clone());
         context.spawn(
-            async move {
-                let (ops, sync) = result?;
-                store::commit(&handle, ops, sync).await
+            async move { commit(&handle, ops).await },
+            move |resource: &mut Resource, result| {
+                resource.posts_committed(&after, count, result);
+                resource.commit_posts(&after);
             },
-            move |resource, result| resource.posts_committed(&after, count, result),
         );
+    }
+
+    /// What is to be committed, if no commit is under way; this one is from here on. Posts that are
+    /// not kept and wait for no other become true.
+    fn next_commit(&mut self, context: &Context) -> Option<Commit> {
+        if self.posts.committing.is_some() {
+            return None;
+        }
+        let Some(last_kept) = self.posts.queue.iter().rposition(|post| post.change.is_kept())
+        else {
+            let posts = std::mem::take(&mut self.posts.queue);
+            posts.into_iter().for_each(|post| self.become_true(context, post));
+            return None;
+        };
+        let count = last_kept + 1;
+        self.posts.committing = Some(count);
+        Some(Commit { count, ops: self.ops_of(count) })
     }
 
     /// The transaction for the first posts, and whether it must be on the disk.
@@ -126,7 +133,7 @@ impl Resource {
     }
 
     fn posts_committed(&mut self, context: &Context, count: usize, result: Result<(), Failure>) {
-        self.posts.committing = 0;
+        self.posts.committing = None;
         let rest = self.posts.queue.split_off(count.min(self.posts.queue.len()));
         let posts = std::mem::replace(&mut self.posts.queue, rest);
         if let Err(failure) = &result {
@@ -149,7 +156,6 @@ impl Resource {
                 self.requested_drain.apply(change);
             }
         }
-        self.commit_posts(context);
     }
 
     fn become_true(&mut self, context: &Context, post: Post) {
@@ -168,12 +174,12 @@ impl Resource {
     /// Wait until all that was posted is in the KVS, or has failed; for the end of the service.
     pub(super) async fn finish_posts(&mut self, context: &Context) {
         // A commit that is under way was sent already.
-        self.posts.queue.drain(..self.posts.committing.min(self.posts.queue.len()));
+        let sent = self.posts.committing.unwrap_or_default();
+        self.posts.queue.drain(..sent.min(self.posts.queue.len()));
         let ops = self.ops_of(self.posts.queue.len());
-        let kept = self.posts.queue.iter().any(|post| post.change.is_kept());
-        let result = match ops {
-            Ok((ops, sync)) if kept => store::commit(context.handle(), ops, sync).await,
-            result => result.map(|_| ()),
+        let result = match self.posts.queue.iter().any(|post| post.change.is_kept()) {
+            true => commit(context.handle(), ops).await,
+            false => ops.map(|_| ()),
         };
         for post in std::mem::take(&mut self.posts.queue) {
             match (&result, post.call) {
@@ -183,4 +189,12 @@ impl Resource {
             }
         }
     }
+}
+
+async fn commit(
+    handle: &Handle,
+    ops: Result<(Vec<kvs::Op>, bool), Failure>,
+) -> Result<(), Failure> {
+    let (ops, sync) = ops?;
+    store::commit(handle, ops, sync).await
 }
