@@ -133,7 +133,7 @@ impl Config {
                 value.flatten().and_then(Value::as_object_mut)
             }
         };
-        table.is_some_and(|table| table.remove(last).is_some())
+        table.is_some_and(|table| table.shift_remove(last).is_some())
     }
 
     pub fn get_str(&self, key: &str) -> Option<&str> {

@@ -14,7 +14,7 @@ pub(crate) fn set(object: &mut Value, path: &str, value: Value) {
 pub(crate) fn set_or_remove(object: &mut Value, path: &str, value: Value) {
     if let Some((parent, name)) = parent(object, path) {
         if value.is_null() {
-            parent.remove(name);
+            parent.shift_remove(name);
         } else {
             parent.insert(name.to_owned(), value);
         }
@@ -30,13 +30,13 @@ pub(crate) fn annotate(annotations: &mut Value, update: &Value) {
     };
     for (key, value) in new {
         if value.is_null() {
-            there.remove(key);
+            there.shift_remove(key);
             continue;
         }
         let slot = there.entry(key.clone()).or_insert_with(|| Value::Object(Map::new()));
         annotate(slot, value);
         if slot.as_object().is_some_and(Map::is_empty) {
-            there.remove(key);
+            there.shift_remove(key);
         }
     }
 }

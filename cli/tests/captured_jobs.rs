@@ -167,7 +167,7 @@ fn jobspec(name: &str, dir: &Path) -> Value {
     let system = &mut spec["attributes"]["system"];
     system["environment"] = json!({ "PATH": format!("{}:/usr/bin:/bin", bin.display()) });
     // Limits of this machine may be lower.
-    system["shell"]["options"].as_object_mut().unwrap().remove("rlimit");
+    system["shell"]["options"].as_object_mut().unwrap().shift_remove("rlimit");
     if system["cwd"] == "/tmp" {
         system["cwd"] = json!(dir);
     }

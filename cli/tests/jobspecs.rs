@@ -33,17 +33,17 @@ fn normalize(value: &mut Value) {
 fn comparable(text: &[u8], keep_limits: bool) -> Value {
     let mut jobspec: Value = serde_json::from_slice(text).unwrap();
     let system = jobspec["attributes"]["system"].as_object_mut().unwrap();
-    system.remove("environment");
-    system.remove("cwd");
+    system.shift_remove("environment");
+    system.shift_remove("cwd");
     if let Some(options) = system["shell"]["options"].as_object_mut() {
         if keep_limits {
-            options["rlimit"].as_object_mut().unwrap().remove("stack");
+            options["rlimit"].as_object_mut().unwrap().shift_remove("stack");
         } else {
-            options.remove("rlimit");
+            options.shift_remove("rlimit");
         }
     }
     if system["shell"]["options"].as_object().is_some_and(serde_json::Map::is_empty) {
-        system.remove("shell");
+        system.shift_remove("shell");
     }
     normalize(&mut jobspec);
     jobspec
@@ -80,7 +80,7 @@ fn options_make_the_jobspecs_that_flux_core_makes() {
         if system.get("shell").is_some_and(|shell| shell["options"]["rlimit"] == Value::Null)
             && let Some(options) = system["shell"]["options"].as_object_mut()
         {
-            options.remove("rlimit");
+            options.shift_remove("rlimit");
         }
         normalize(&mut expected);
         assert_eq!(found, expected, "{words:?}");

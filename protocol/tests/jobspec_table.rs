@@ -87,6 +87,7 @@ fn build(row: &table::Row, make: fn(&mut Arguments) -> Built) -> Result<Value, S
 }
 
 impl Arguments {
+    #[allow(clippy::disallowed_methods, reason = "nobody reads what is left")]
     fn take(&mut self, key: &str) -> Option<Value> {
         self.0.remove(key)
     }

@@ -96,7 +96,7 @@ fn moved(signed: &str, directory: &Path) -> String {
     let json = json.replace("$PREFIX", directory.to_str().unwrap());
     let mut jobspec: Value = serde_json::from_str(&json).unwrap();
     let options = jobspec.pointer_mut("/attributes/system/shell/options").unwrap();
-    options.as_object_mut().unwrap().remove("rlimit");
+    options.as_object_mut().unwrap().shift_remove("rlimit");
     format!("{}.{}.{}", parts[0], STANDARD.encode(jobspec.to_string()), parts[2])
 }
 
@@ -165,8 +165,8 @@ fn streams(
     for (name, mut context) in events(kvs, key) {
         if name == "data" {
             let context = context.as_object_mut().unwrap();
-            let stream = context.remove("stream").unwrap();
-            let rank = context.remove("rank").unwrap();
+            let stream = context.shift_remove("stream").unwrap();
+            let rank = context.shift_remove("rank").unwrap();
             data.entry(format!("{stream} {rank}")).or_default().push(json!(context));
         } else {
             others.push(json!([name, context]));

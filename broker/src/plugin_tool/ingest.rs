@@ -246,7 +246,7 @@ fn apply(jobspec: &str, edit: Edit) -> Result<String, String> {
 fn set(value: &mut Value, path: &str, new: Value) {
     let Some(object) = value.as_object_mut() else { return };
     match path.split_once('.') {
-        None if new.is_null() => drop(object.remove(path)),
+        None if new.is_null() => drop(object.shift_remove(path)),
         None => drop(object.insert(path.to_owned(), new)),
         Some((key, rest)) => {
             set(object.entry(key).or_insert_with(|| json!({})), rest, new);

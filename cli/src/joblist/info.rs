@@ -251,10 +251,10 @@ impl JobInfo {
         let mut annotations = self.attrs.get("annotations").cloned().unwrap_or_else(|| json!({}));
         if let Some(all) = annotations.as_object_mut()
             && let Some(user) = all.get_mut("user").and_then(Json::as_object_mut)
-            && user.remove("uri").is_some()
+            && user.shift_remove("uri").is_some()
             && user.is_empty()
         {
-            all.remove("user");
+            all.shift_remove("user");
         }
         annotations
     }

@@ -351,7 +351,7 @@ fn same_event(captured: &Value, now: &Value) -> bool {
     let event = |value: &Value| {
         let line = STANDARD.decode(value.as_str()?).ok()?;
         let mut event: Value = serde_json::from_slice(&line).ok()?;
-        event.as_object_mut()?.remove("timestamp")?;
+        event.as_object_mut()?.shift_remove("timestamp")?;
         Some(event)
     };
     event(captured).is_some_and(|captured| event(now) == Some(captured))
@@ -378,8 +378,8 @@ fn same_request(captured: &Value, now: &Value) -> bool {
         if let Some(system) = jobspec.pointer_mut("/attributes/system")
             && let Some(system) = system.as_object_mut()
         {
-            system.remove("environment");
-            system.remove("cwd");
+            system.shift_remove("environment");
+            system.shift_remove("cwd");
         }
         // Limits are those of the machine.
         if let Some(limits) = jobspec.pointer_mut("/attributes/system/shell/options/rlimit")

@@ -30,7 +30,11 @@ impl Jobspec {
         let key = full_key(key);
         let (parent, name) = key.rsplit_once('.')?;
         let parent = parent.split('.').try_fold(&mut self.document, |value, p| value.get_mut(p));
-        parent?.as_object_mut()?.remove(name)
+        let object = parent?.as_object_mut()?;
+        let removed = object.get_mut(name)?.take();
+        // `remove` may put the last key into the gap; plugins have no `shift_remove`.
+        object.retain(|key, _| key != name);
+        Some(removed)
     }
 
     /// A shell option, by its dotted name.

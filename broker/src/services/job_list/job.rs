@@ -158,8 +158,8 @@ impl Job {
         let system = jobspec.pointer_mut("/attributes/system").and_then(Value::as_object_mut);
         if let Some(system) = system {
             // Most of a jobspec, and nothing that is listed.
-            system.remove("environment");
-            system.remove("files");
+            system.shift_remove("environment");
+            system.shift_remove("files");
         }
         self.read_jobspec(jobspec);
     }

@@ -248,7 +248,7 @@ fn without_environment(jobspec: &str) -> Result<Rc<RawValue>, Failure> {
     let invalid = |error: serde_json::Error| Failure::new(Errno::EINVAL, error.to_string());
     let mut value: Value = serde_json::from_str(jobspec).map_err(invalid)?;
     if let Some(system) = value.pointer_mut("/attributes/system").and_then(Value::as_object_mut) {
-        system.remove("environment");
+        system.shift_remove("environment");
     }
     serde_json::value::to_raw_value(&value).map(Rc::from).map_err(invalid)
 }

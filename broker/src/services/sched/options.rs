@@ -33,7 +33,7 @@ pub(super) fn spec(config: &Config, args: &[String]) -> Result<PluginSpec, Failu
     }
     let options = parse(args).map_err(|text| Failure::new(Errno::EINVAL, text))?;
     if options.contains_key("queue-depth") {
-        spec.conf.remove("mode");
+        spec.conf.shift_remove("mode");
     }
     spec.conf.extend(options);
     Ok(spec)

@@ -134,7 +134,7 @@ pub(super) fn insert(object: &mut Object, path: &str, value: Value) -> Result<()
 /// Take away what is at a path; where there is nothing that is fine.
 pub(super) fn remove(object: &mut Object, path: &str) {
     match path.split_once('.') {
-        None => drop(object.remove(path)),
+        None => drop(object.shift_remove(path)),
         Some((first, rest)) => {
             if let Some(Value::Object(inner)) = object.get_mut(first) {
                 remove(inner, rest);

@@ -28,7 +28,7 @@ impl Stats {
         };
         let mut all = Map::new();
         for plugin in plugins {
-            let stats = describe(flux, &plugin).await?.remove("stats");
+            let stats = describe(flux, &plugin).await?.shift_remove("stats");
             all.insert(plugin, stats.unwrap_or(json!({})));
         }
         if self.json {

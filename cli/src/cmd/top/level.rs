@@ -24,7 +24,7 @@ pub(super) struct Level {
 impl Level {
     pub(super) async fn open(flux: Client, queue: Option<String>) -> Level {
         let config = flux.rpc::<config::Get>(Nodeid::ANY, &Empty).await;
-        let queues = match config.ok().and_then(|mut config| config.remove("queues")) {
+        let queues = match config.ok().and_then(|mut config| config.shift_remove("queues")) {
             Some(Value::Object(queues)) => queues,
             _ => Object::new(),
         };
