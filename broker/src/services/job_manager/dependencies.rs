@@ -21,16 +21,16 @@ impl JobManager {
         id: JobId,
         description: String,
     ) -> Result<(), String> {
-        let job = self.jobs.get(&self.known(id.0)?).ok_or("gone")?;
-        if dependency(job, &description).is_some() {
-            return Ok(());
+        match self.dependency_of(id, &description)? {
+            (Some(_), _) => Ok(()),
+            (None, state) if state > State::Depend => {
+                Err(format!("job {} is past DEPEND", id.f58()))
+            }
+            (None, _) => {
+                self.post_dependency(context, id, "dependency-add", &description);
+                Ok(())
+            }
         }
-        if job.state > State::Depend {
-            return Err(format!("job {} is past DEPEND", id.f58()));
-        }
-        let event = json!({ "description": description });
-        self.post_with(context, id, "dependency-add", &event);
-        Ok(())
     }
 
     pub(super) fn dependency_remove(
@@ -39,13 +39,24 @@ impl JobManager {
         id: JobId,
         description: String,
     ) -> Result<(), String> {
-        let job = self.jobs.get(&self.known(id.0)?).ok_or("gone")?;
-        if dependency(job, &description) != Some(Dependency::Holds) {
+        if self.dependency_of(id, &description)?.0 != Some(Dependency::Holds) {
             return Err(format!("job {} has no dependency {description}", id.f58()));
         }
-        let event = json!({ "description": description });
-        self.post_with(context, id, "dependency-remove", &event);
+        self.post_dependency(context, id, "dependency-remove", &description);
         Ok(())
+    }
+
+    fn dependency_of(
+        &self,
+        id: JobId,
+        description: &str,
+    ) -> Result<(Option<Dependency>, State), String> {
+        let job = self.jobs.get(&self.known(id.0)?).ok_or("gone")?;
+        Ok((dependency(job, description), job.state))
+    }
+
+    fn post_dependency(&mut self, context: &Context, id: JobId, name: &str, description: &str) {
+        self.post_with(context, id, name, &json!({ "description": description }));
     }
 }
 

@@ -5,9 +5,15 @@
 //! which somebody hands in again is told from a new one. The memory lasts as long as the
 //! signature does, and no longer than the instance: until then no other user can use what he has
 //! seen of a request, because its signer must be its sender.
+//!
+//! What is kept is bounded by time, and not by number. A request takes about 60 bytes here, and is
+//! here only if it became a job, which takes kilobytes, of which its user may have as many as the
+//! site allows. Beyond a number there would be two things to do: forget some of them, which is a
+//! replay let in; or refuse new ones, which is what one user could do to all others by handing in
+//! enough. A million jobs a day for the two weeks that signatures usually last are 0.8 GB; who
+//! minds sets `[sign] max-ttl` to what jobs wait at most.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use flux_protocol::rpc::job_manager::Signed;
 
@@ -19,7 +25,7 @@ type Key = [u8; 16];
 pub struct Replay {
     taken: HashSet<Key>,
     /// By the second after which their signature is not believed any more.
-    ends: BinaryHeap<Reverse<(u64, Key)>>,
+    ends: BTreeMap<u64, Vec<Key>>,
 }
 
 impl Replay {
@@ -31,23 +37,32 @@ impl Replay {
             let text = "this signed job request was submitted before (replayed): sign it anew";
             return Err(text.to_owned());
         }
-        self.ends.push(Reverse((request.ends, key)));
+        self.ends.entry(request.ends).or_default().push(key);
         Ok(())
     }
 
-    /// It did not become a job, and may be handed in again.
+    /// It did not become a job, and may be handed in again. Nothing of it is left: else whoever
+    /// hands in over and over what is refused would fill the memory.
     pub fn forget(&mut self, request: &Signed) {
-        if let Some(key) = key(request) {
-            self.taken.remove(&key);
+        let Some(key) = key(request) else { return };
+        if !self.taken.remove(&key) {
+            return;
+        }
+        if let Some(keys) = self.ends.get_mut(&request.ends) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.ends.remove(&request.ends);
+            }
         }
     }
 
     fn forget_ended(&mut self, now: f64) {
-        while let Some(Reverse((ends, key))) = self.ends.peek()
-            && (*ends as f64) < now
+        while let Some(first) = self.ends.first_entry()
+            && (*first.key() as f64) < now
         {
-            self.taken.remove(key);
-            self.ends.pop();
+            for key in first.remove() {
+                self.taken.remove(&key);
+            }
         }
     }
 }
@@ -65,6 +80,11 @@ mod tests {
         Signed { digest: first.to_string().repeat(64), ends }
     }
 
+    /// In both tables.
+    fn kept(replay: &Replay) -> (usize, usize) {
+        (replay.taken.len(), replay.ends.values().map(Vec::len).sum())
+    }
+
     #[test]
     fn a_request_counts_once_as_long_as_its_signature_is_believed() {
         let mut replay = Replay::default();
@@ -73,7 +93,7 @@ mod tests {
         assert!(replay.take(&signed('a', 100), 100.0).unwrap_err().contains("replayed"));
         // The verifier refuses it from here on.
         assert_eq!(replay.take(&signed('c', 300), 100.5), Ok(()));
-        assert_eq!((replay.taken.len(), replay.ends.len()), (2, 2));
+        assert_eq!(kept(&replay), (2, 2));
         assert!(replay.take(&signed('b', 200), 100.5).is_err());
     }
 
@@ -84,9 +104,16 @@ mod tests {
         replay.forget(&signed('a', 100));
         assert_eq!(replay.take(&signed('a', 100), 2.0), Ok(()));
         assert!(replay.take(&signed('a', 100), 3.0).is_err());
-        // The first end does not take the second away before its own.
+        assert_eq!(replay.take(&signed('b', 100), 4.0), Ok(()));
+        replay.forget(&signed('b', 100));
+        assert_eq!(kept(&replay), (1, 1));
         assert_eq!(replay.take(&signed('b', 200), 101.0), Ok(()));
-        assert_eq!((replay.taken.len(), replay.ends.len()), (1, 1));
+        assert_eq!(kept(&replay), (1, 1));
+        for _ in 0..10 {
+            replay.forget(&signed('b', 200));
+            assert_eq!((kept(&replay), replay.ends.len()), ((0, 0), 0));
+            assert_eq!(replay.take(&signed('b', 200), 102.0), Ok(()));
+        }
     }
 
     #[test]
