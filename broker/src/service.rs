@@ -10,11 +10,12 @@ use flux_protocol::credential::Credential;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::message::{Kind, Message};
+use flux_protocol::payload::Empty;
 use flux_protocol::rpc::Who;
 use tokio::sync::watch;
 
 use crate::broker::Broker;
-use crate::call::Sender as Caller;
+use crate::call::{Call, Sender as Caller};
 use crate::config::Config;
 use crate::context::Context;
 use crate::handle::Handle;
@@ -72,6 +73,12 @@ pub trait Service: Sized + 'static {
     /// table and key.
     fn configure(&mut self, _context: &Context<Self>, _config: &Config) -> Result<(), Failure> {
         Ok(())
+    }
+
+    /// [`Service::configure`], for those who ask others who take their time. Nothing may have
+    /// changed when the answer is a failure.
+    fn reconfigure(&mut self, context: &Context<Self>, config: Config, call: Call<Empty>) {
+        call.finish(self.configure(context, &config).map(|()| Empty));
     }
 
     /// The payload of `stats-get`; without it the message counts are returned.

@@ -150,6 +150,34 @@ fn a_reload_finds_out_that_a_module_is_not_the_one_that_is_pinned() {
     assert!(err.contains("[job-manager.plugins][0]: load: ") && err.contains(&said), "{err}");
 }
 
+/// A prolog without a command is refused by the plugin alone.
+#[test]
+fn a_reload_that_a_plugin_refuses_leaves_everything_as_it_was() {
+    let plugins = "[job-manager]\nplugins = [ { load = \"perilog.so\" } ]\n";
+    let dir = folder(&[("a.toml", plugins)]);
+    let refused = "[job-manager.prolog]\ntimeout = 30\nkill-timeout = \"1s\"\n";
+    std::fs::write(dir.path().join("refused.toml"), refused).unwrap();
+    let taken = format!("{refused}command = [ \"sh\", \"-c\", \"echo ran >>ran\" ]\n");
+    std::fs::write(dir.path().join("taken.toml"), taken).unwrap();
+    let line = "flux config get >before; cp refused.toml c/b.toml; flux config reload; echo $?
+        flux config get | diff before - && flux run true; echo $?; ls ran
+        cp taken.toml c/b.toml; flux config reload; echo $?; flux run true; cat ran
+        flux jobtap query perilog.so";
+    let (_, out, err) = flux(dir.path(), None, &["start", "-o,-cc", line]);
+    let told = "error updating job-manager: plugin perilog.wasm refuses: [job-manager.prolog]: no \
+                command specified and exec.imp not defined\n";
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[..4], ["1", "0", "0", "ran"], "{out}{err}");
+    let has = |text| lines[4].contains(text);
+    assert!(has("\"timeout\":30.0") && has("\"kill-timeout\":1.0"), "{out}");
+    assert_eq!(err.matches(told).count(), 1, "{err}");
+    std::fs::write(dir.path().join("c/b.toml"), refused).unwrap();
+    let (code, out, err) = flux(dir.path(), None, &["start", "-o,-cc", "echo started"]);
+    assert!(code != Some(0) && !out.contains("started"), "{out}");
+    let told = "no command specified and exec.imp not defined";
+    assert_eq!(err.lines().filter(|line| line.contains(told)).count(), 1, "{err}");
+}
+
 /// Whether validators and policies that are configured, and no others, judge a job.
 #[test]
 fn jobs_meet_the_validators_and_policies_of_the_configuration_alone() {

@@ -119,7 +119,7 @@ fn perilog_table(parent: &mut Table<'_>, key: &'static str) -> Result<Option<Per
     let perilog = Perilog {
         command: owned(table.strings("command")?),
         per_rank: table.bool("per-rank")?.unwrap_or(false),
-        timeout: table.fsd("timeout")?,
+        timeout: seconds(&mut table, "timeout")?,
         kill_timeout: seconds(&mut table, "kill-timeout")?,
         cancel_on_exception: table.bool("cancel-on-exception")?,
         exit_on_first_error: table.bool("exit-on-first-error")?.unwrap_or(false),

@@ -106,7 +106,7 @@ impl Plugin {
         self.batch(count, |reply| Request::Frobnicate(jobs, reply)).await
     }
 
-    /// Proposes a configuration (the plugin's own, and the broker's).
+    /// Proposes a configuration (the plugin's own, and the broker's). It has it if it agrees.
     ///
     /// # Errors
     ///
@@ -125,6 +125,15 @@ impl Plugin {
         };
         let broker = visible_config(broker, &granted);
         self.ask(|reply| Request::Configure(conf, broker, reply)).await?
+    }
+
+    /// Gives it back what it had before the configuration that it agreed to last.
+    ///
+    /// # Errors
+    ///
+    /// Its thread is gone.
+    pub async fn revert(&self) -> Result<(), CallError> {
+        self.ask(Request::Revert).await
     }
 
     /// JSON object that the plugin shows of itself.

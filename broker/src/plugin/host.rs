@@ -254,6 +254,7 @@ impl PluginHost {
             lacking: BTreeSet::new(),
             rests: false,
             desk,
+            former: None,
         };
         worker.start().map_err(|error| LoadError::Start { name, error })?;
         Ok((worker, facts))

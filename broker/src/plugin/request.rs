@@ -22,6 +22,8 @@ pub(super) enum Request {
     Validate(Vec<Submission>, oneshot::Sender<Answers<Verdict>>),
     Frobnicate(Vec<Submission>, oneshot::Sender<Answers<Edit>>),
     Configure(String, String, oneshot::Sender<Result<Result<(), String>, CallError>>),
+    /// What it agreed to last is not to be.
+    Revert(oneshot::Sender<()>),
     Query(oneshot::Sender<Result<String, CallError>>),
     Rearm(oneshot::Sender<Result<(), CallError>>),
     /// Nobody has asked for a while.

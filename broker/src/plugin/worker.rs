@@ -14,6 +14,7 @@
 
 mod announce;
 mod batch;
+mod configure;
 mod rest;
 mod step;
 mod turn;
@@ -33,6 +34,7 @@ use super::v1::types::{
 };
 use super::v1::{ComponentNamedList, Exports, Lift, Lower, OfKind, TypedFunc};
 pub use announce::dependencies;
+use configure::Settings;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -66,6 +68,8 @@ pub(super) struct Worker {
     pub(super) rests: bool,
     /// Of a scheduler.
     pub(super) desk: Option<Desk>,
+    /// What it had before it agreed to the configuration that it has.
+    pub(super) former: Option<Settings>,
 }
 
 /// What others may look at.
@@ -101,6 +105,10 @@ impl Worker {
             Request::Configure(config, broker_config, reply) => {
                 let _ = reply.send(self.configure(config, broker_config));
             }
+            Request::Revert(reply) => {
+                self.revert();
+                let _ = reply.send(());
+            }
             Request::Query(reply) => {
                 let _ = reply.send(self.call("plugin.query", |exports| Some(exports.query), ()));
             }
@@ -125,6 +133,7 @@ impl Worker {
             None => None,
         };
         let old_instance = self.instance.take();
+        self.former = None;
         let old = self.install(parts);
         self.context.reason = StartReason::Replace;
         self.context.saved = saved.filter(|saved| !saved.is_empty());
@@ -180,20 +189,6 @@ impl Worker {
             _ => None,
         };
         self.batch(jobs, |_| "frobnicate", func)
-    }
-
-    fn configure(
-        &mut self,
-        config: String,
-        broker_config: String,
-    ) -> Result<Result<(), String>, CallError> {
-        let params = (config.clone(), broker_config.clone());
-        let outcome = self.call("conf.update", |exports| Some(exports.configure), params)?;
-        if outcome.is_ok() {
-            self.context.config = config;
-            self.context.broker_config = broker_config;
-        }
-        Ok(outcome)
     }
 
     /// Carries out what concerns the plugin's own state and takes out what it may not do.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::message::Message;
-use flux_protocol::payload::{Object, Payload};
+use flux_protocol::payload::{Empty, Object, Payload};
 use flux_protocol::rpc::Who;
 use flux_protocol::rpc::common as rpc;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -54,10 +54,10 @@ pub(crate) fn dispatch<S: Service>(
             return reply_empty(call);
         }
         "debug" => debug(counts, payload.as_ref()),
-        _ => match config_reload(service, context, call.request()) {
-            Ok(()) => return reply_empty(call),
-            Err(failure) => Err(failure),
-        },
+        _ => {
+            config_reload(service, context, call.into_request());
+            return Ok(());
+        }
     };
     call.finish(result);
     Ok(())
@@ -146,15 +146,14 @@ fn debug(counts: &Counts, payload: Option<&Bytes>) -> Result<Value, Failure> {
     Ok(json!({ "flags": flags }))
 }
 
-fn config_reload<S: Service>(
-    service: &mut S,
-    context: &Context<S>,
-    request: &Message,
-) -> Result<(), Failure> {
-    let Ok(object) = Object::decode(request.payload.as_ref()) else {
-        let text = S::RELOAD_REFUSAL.replace("{topic}", &request.topic);
-        let text = (!text.is_empty()).then_some(text);
-        return Err(Failure { errno: Errno::EPROTO, text });
-    };
-    service.configure(context, &Config::from_object(object))
+fn config_reload<S: Service>(service: &mut S, context: &Context<S>, request: Message) {
+    let call: Call<Empty> = Call::new(context.router().clone(), request);
+    match Object::decode(call.request().payload.as_ref()) {
+        Ok(object) => service.reconfigure(context, Config::from_object(object), call),
+        Err(_) => {
+            let text = S::RELOAD_REFUSAL.replace("{topic}", &call.request().topic);
+            let text = (!text.is_empty()).then_some(text);
+            call.fail(Failure { errno: Errno::EPROTO, text });
+        }
+    }
 }

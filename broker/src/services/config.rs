@@ -250,7 +250,10 @@ async fn apply(
         if let Err(failure) = tell(broker, handle, name, &config).await {
             for name in told {
                 // It had this configuration before, so it takes it again.
-                let _ = tell(broker, handle, name, &old).await;
+                if let Err(failure) = tell(broker, handle, name, &old).await {
+                    let text = format!("{name} does not take back what it had: {failure}");
+                    broker.log().append(Severity::Err, "config", &text);
+                }
             }
             let text = format!("error updating {name}: {failure}");
             return Err(Failure::new(failure.errno, text));

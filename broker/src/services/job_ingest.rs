@@ -23,7 +23,6 @@ use flux_protocol::rpc::job_manager;
 
 use crate::call::{Call, Sender};
 use crate::config::Config;
-use crate::log::Severity;
 use crate::methods::Methods;
 use crate::service::Service;
 use batch::Batch;
@@ -76,9 +75,12 @@ impl Service for JobIngest {
             .reply::<rpc::Shutdown>(JobIngest::shut_down)
     }
 
-    fn configure(&mut self, context: &Context, config: &Config) -> Result<(), Failure> {
-        let config = arguments::apply(config, &self.args)?;
-        pipeline::check(&config)?;
+    /// Plugins that are not to be had, or refuse it, leave those in force that are.
+    fn reconfigure(&mut self, context: &Context, config: Config, call: Call<Empty>) {
+        let config = match arguments::apply(&config, &self.args) {
+            Ok(config) => config,
+            Err(failure) => return call.fail(failure),
+        };
         let (loading, after) = (context.clone(), context.clone());
         self.reloads.begun += 1;
         let number = self.reloads.begun;
@@ -88,15 +90,16 @@ impl Service for JobIngest {
                 // Of two that overlap the later counts, whichever is loaded first.
                 let is_last = number > ingest.reloads.done;
                 ingest.reloads.done = ingest.reloads.done.max(number);
-                match result {
-                    Ok(pipeline) if is_last => ingest.pipeline = pipeline,
-                    Ok(_) => {}
-                    Err(failure) => after.log(Severity::Err, failure.to_string()),
-                }
+                let result = result.map(|pipeline| {
+                    if is_last {
+                        ingest.pipeline = pipeline;
+                    }
+                    Empty
+                });
                 ingest.reloaded(&after);
+                call.finish(result);
             },
         );
-        Ok(())
     }
 
     fn stats(&self, _: &Context) -> Option<serde_json::Value> {

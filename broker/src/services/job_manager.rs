@@ -47,6 +47,7 @@ pub mod wait;
 mod waiting;
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use flux_protocol::credential::Credential;
@@ -55,10 +56,11 @@ use flux_protocol::eventlog::Event;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
 use flux_protocol::message::Message;
+use flux_protocol::payload::Empty;
 use flux_protocol::rpc::job_manager as rpc;
 use serde::Serialize;
 
-use crate::call::Sender;
+use crate::call::{Call, Sender};
 use crate::config::Config;
 use crate::config::access::Access;
 use crate::log::Severity;
@@ -89,12 +91,33 @@ pub struct JobManager {
     access: Access,
 }
 
+/// What follows from the configuration, apart from what is the plugins'.
+struct Settings {
+    queues: queues::Queues,
+    purge: purge::Purge,
+    housekeeping: housekeeping::Housekeeping,
+    access: Access,
+}
+
+impl Settings {
+    fn parse(context: &Context, config: &Config) -> Result<Settings, Failure> {
+        Ok(Settings {
+            queues: queues::Queues::from_config(config, context.broker().owner().0)?,
+            purge: purge::Purge::from_config(config)?,
+            housekeeping: housekeeping::Housekeeping::from_config(context, config)?,
+            access: Access::parse(config)?,
+        })
+    }
+}
+
 impl Service for JobManager {
     const NAME: &'static str = "job-manager";
     const SERVICES: &'static [&'static str] = &["job-manager"];
     const RELOAD_REFUSAL: &'static str = "Error unpacking config-reload request";
 
     async fn start(context: &Context, _: &[String]) -> Result<JobManager, Failure> {
+        let plugins = plugins::Plugins::load(context).await?;
+        let settings = Settings::parse(context, &context.config())?;
         let mut manager = JobManager {
             jobs: HashMap::new(),
             max_jobid: JobId(0),
@@ -102,15 +125,15 @@ impl Service for JobManager {
             replay: replay::Replay::default(),
             alloc: alloc::Alloc::default(),
             start: start::Start::default(),
-            plugins: plugins::Plugins::load(context).await?,
-            queues: queues::Queues::from_config(&context.config(), context.broker().owner().0)?,
+            plugins,
+            queues: settings.queues,
             journal: journal::Journal::new(&context.config()),
-            purge: purge::Purge::from_config(&context.config())?,
+            purge: settings.purge,
             wait: wait::Wait::default(),
             drain: drain::Drain::default(),
             commands: commands::Commands::default(),
-            housekeeping: housekeeping::Housekeeping::from_config(context, &context.config())?,
-            access: Access::parse(&context.config())?,
+            housekeeping: settings.housekeeping,
+            access: settings.access,
         };
         restart::restore(&mut manager, context).await?;
         manager.purge_periodically(context);
@@ -179,18 +202,19 @@ impl Service for JobManager {
         self.start_disconnect(context, sender);
     }
 
-    fn configure(&mut self, context: &Context, config: &Config) -> Result<(), Failure> {
-        let queues = queues::Queues::from_config(config, context.broker().owner().0)?;
-        let purge = purge::Purge::from_config(config)?;
-        let housekeeping = housekeeping::Housekeeping::from_config(context, config)?;
-        self.access = Access::parse(config)?;
-        self.housekeeping.update(housekeeping);
-        self.queues.update(queues);
-        self.purge.update(purge);
-        self.journal.configure(config);
-        self.plugins_configure(context, config);
-        self.alloc_all(context);
-        Ok(())
+    /// Nothing of it is in force before all plugins have agreed to it.
+    fn reconfigure(&mut self, context: &Context, config: Config, call: Call<Empty>) {
+        let settings = match Settings::parse(context, &config) {
+            Ok(settings) => settings,
+            Err(failure) => return call.fail(failure),
+        };
+        let after = context.clone();
+        self.plugins_configure(context, Rc::new(config), move |manager, asked| {
+            if asked.is_ok() {
+                manager.take_over(&after, settings);
+            }
+            call.finish(asked.map(|()| Empty));
+        });
     }
 
     fn shows_stats(&self, cred: Credential) -> bool {
@@ -218,6 +242,14 @@ impl Service for JobManager {
 }
 
 impl JobManager {
+    fn take_over(&mut self, context: &Context, settings: Settings) {
+        self.access = settings.access;
+        self.housekeeping.update(settings.housekeeping);
+        self.queues.update(settings.queues);
+        self.purge.update(settings.purge);
+        self.alloc_all(context);
+    }
+
     /// ENOENT "unknown job id", "job is inactive".
     fn active_job(&self, id: JobId) -> Result<&Job, Failure> {
         match self.jobs.get(&id) {

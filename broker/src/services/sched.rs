@@ -116,14 +116,40 @@ impl Service for Sched {
             .serve::<rpc::Feasibility>(Sched::feasibility)
     }
 
-    /// Another plugin takes over from the one that runs; requests that wait are not lost.
-    fn configure(&mut self, context: &Context, config: &Config) -> Result<(), Failure> {
-        let spec = spec(config, &self.args)?;
-        self.host.set_config(config.object().clone());
+    /// Another plugin takes over from the one that runs, which stays if it can't; requests that wait
+    /// are not lost.
+    fn reconfigure(&mut self, context: &Context, config: Config, call: Call<Empty>) {
+        let spec = match spec(&config, &self.args) {
+            Ok(spec) => spec,
+            Err(failure) => return call.fail(failure),
+        };
+        let mut host = self.host.clone();
+        host.set_config(config.object().clone());
         if spec != self.spec {
-            self.replace(context, spec);
+            return self.replace(context, host, spec, |result| match result {
+                Ok(()) => call.reply(&Empty),
+                Err(Failure { errno, text }) => {
+                    let text = text.unwrap_or_default();
+                    call.fail(Failure::new(errno, format!("[sched] plugin: {text}")));
+                }
+            });
         }
-        Ok(())
+        let plugin = self.scheduler.plugin().clone();
+        context.spawn(
+            async move { plugin.configure(&spec.conf, config.object()).await },
+            move |sched: &mut Sched, answer| {
+                let name = &sched.spec.load;
+                let text = match answer {
+                    Ok(Ok(())) => {
+                        sched.host = host;
+                        return call.reply(&Empty);
+                    }
+                    Ok(Err(text)) => format!("plugin {name} refuses: {text}"),
+                    Err(error) => format!("plugin {name} could not be asked: {error}"),
+                };
+                call.fail(Failure::new(Errno::EINVAL, text));
+            },
+        );
     }
 
     fn stats(&self, _: &Context) -> Option<Value> {
@@ -182,28 +208,37 @@ impl Sched {
 
     /// Put another plugin in the place of the one that runs. The host tells it of the resources,
     /// of the jobs that run and of those that wait.
-    fn replace(&mut self, context: &Context, spec: PluginSpec) {
-        let (host, old, wanted) = (self.host.clone(), self.scheduler.clone(), spec.clone());
+    fn replace(
+        &mut self,
+        context: &Context,
+        host: PluginHost,
+        spec: PluginSpec,
+        then: impl FnOnce(Result<(), Failure>) + 'static,
+    ) {
+        let (old, wanted) = (self.scheduler.clone(), spec.clone());
         let after = context.clone();
         context.spawn(
             async move {
                 let new = host.replace_scheduler(&old, &wanted).await;
                 let new = new.map_err(|error| Failure::new(Errno::EINVAL, error.to_string()))?;
-                Ok((new.ready().await, new))
+                Ok((new.ready().await, new, host))
             },
             move |sched: &mut Sched, result: Result<_, Failure>| match result {
-                Ok((depth, new)) => {
+                Ok((depth, new, host)) => {
                     if let Ok(depth) = depth {
                         tell_depth(&after, depth);
                     }
                     let name = &new.plugin().facts().file_name;
                     after.log(Severity::Info, format!("scheduler {name} has taken over"));
                     (sched.scheduler, sched.spec, sched.rejecting) = (new, spec, None);
+                    sched.host = host;
                     sched.timers.drain().for_each(|(_, timer)| timer.abort());
+                    then(Ok(()));
                 }
                 Err(failure) => {
                     let text = format!("scheduler {} stays: {failure}", sched.spec.load);
                     after.log(Severity::Err, text);
+                    then(Err(failure));
                 }
             },
         );
@@ -233,7 +268,8 @@ impl Sched {
                 self.rejecting = Some(text);
             }
             OnFault::Skip if self.spec.load != DEFAULT => {
-                self.replace(context, PluginSpec::named(DEFAULT));
+                let host = self.host.clone();
+                self.replace(context, host, PluginSpec::named(DEFAULT), drop);
             }
             OnFault::Hold | OnFault::Skip => {
                 let waiting: Vec<JobId> = self.pending.keys().copied().collect();
@@ -293,7 +329,7 @@ impl Sched {
             move |sched: &mut Sched, result| match result {
                 // As it is configured: the same reload may have named another plugin.
                 Ok(()) => match spec(&after.config(), &sched.args) {
-                    Ok(spec) => sched.replace(&after, spec),
+                    Ok(spec) => sched.replace(&after, sched.host.clone(), spec, drop),
                     Err(failure) => after.log(Severity::Err, failure.to_string()),
                 },
                 Err(failure) => after.log(Severity::Err, format!("more resources: {failure}")),

@@ -50,7 +50,7 @@ pub(crate) struct Instance {
     pub(crate) broker: Rc<Broker>,
     pub(crate) handle: Handle,
     log: RefCell<tokio::sync::mpsc::UnboundedReceiver<Record>>,
-    loaded: Vec<Loaded>,
+    loaded: Vec<Rc<Loaded>>,
     connector: Connector,
     dir: tempfile::TempDir,
 }
@@ -128,14 +128,17 @@ impl Instance {
     }
 
     pub(crate) async fn load<S: Service>(&mut self) -> Result<(), Failure> {
-        self.loaded.push(load::<S>(&self.broker, None, &[]).await?);
+        self.loaded.push(Rc::new(load::<S>(&self.broker, None, &[]).await?));
+        self.broker.modules().set_builtin(self.loaded.clone());
         Ok(())
     }
 
     /// Stop a service that was loaded.
     pub(crate) async fn unload(&mut self, name: &str) {
         let at = self.loaded.iter().position(|loaded| loaded.name == name).unwrap();
-        self.loaded.remove(at).stop().await;
+        let unloaded = self.loaded.remove(at);
+        self.broker.modules().set_builtin(self.loaded.clone());
+        unloaded.stop().await;
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

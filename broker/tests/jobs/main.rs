@@ -22,5 +22,6 @@ mod plugin_support;
 mod policy;
 mod queues;
 mod recording;
+mod reload;
 mod replacement;
 mod restart;

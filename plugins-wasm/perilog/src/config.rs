@@ -4,7 +4,7 @@
 //! get their defaults.
 
 use flux_protocol::fsd;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Seconds that a command may go on after SIGTERM.
 const KILL_TIMEOUT: f64 = 60.0;
@@ -104,19 +104,13 @@ impl Procedure {
             Some(Value::Bool(flag)) => Ok(Some(*flag)),
             Some(_) => Err(format!("{key} must be true or false")),
         };
-        let kill_timeout = match table.get("kill-timeout") {
-            None => KILL_TIMEOUT,
-            Some(Value::Number(seconds)) => {
-                seconds.as_f64().filter(|&seconds| seconds > 0.0).unwrap_or(KILL_TIMEOUT)
-            }
-            Some(_) => return Err("kill-timeout must be a number of seconds".to_owned()),
-        };
+        let kill_timeout = seconds(kind, "kill-timeout", table)?;
         Ok(Procedure {
             command: command(kind, table.get("command"), imp)?,
             per_rank: flag("per-rank")?.unwrap_or(false),
             cancel_on_exception: flag("cancel-on-exception")?.unwrap_or(kind == Kind::Prolog),
-            timeout: timeout(kind, table.get("timeout"))?,
-            kill_timeout,
+            timeout: timeout(kind, table)?,
+            kill_timeout: kill_timeout.filter(|&seconds| seconds > 0.0).unwrap_or(KILL_TIMEOUT),
             exit_on_first_error: flag("exit-on-first-error")?.unwrap_or(false),
         })
     }
@@ -160,16 +154,27 @@ fn command(kind: Kind, given: Option<&Value>, imp: Option<&str>) -> Result<Vec<S
     words.ok_or_else(|| format!("malformed {} command", kind.name()))
 }
 
-/// A Flux standard duration; 0 and infinity for none.
-fn timeout(kind: Kind, given: Option<&Value>) -> Result<f64, String> {
-    let invalid = || format!("invalid {} timeout", kind.name());
-    let seconds = match given {
-        None if kind == Kind::Prolog => 1800.0,
-        None => 0.0,
-        Some(Value::String(text)) => fsd::parse(text).map_err(|_| invalid())?,
-        Some(_) => return Err(invalid()),
-    };
+/// 0 and infinity for none.
+fn timeout(kind: Kind, table: &Map<String, Value>) -> Result<f64, String> {
+    let default = if kind == Kind::Prolog { 1800.0 } else { 0.0 };
+    let seconds = seconds(kind, "timeout", table)?.unwrap_or(default);
     Ok(if seconds.is_finite() { seconds } else { 0.0 })
+}
+
+/// A number of seconds or a Flux standard duration. flux-core takes the one for `kill-timeout` and
+/// the other for `timeout`, and nobody remembers which.
+fn seconds(kind: Kind, key: &str, table: &Map<String, Value>) -> Result<Option<f64>, String> {
+    let seconds = match table.get(key) {
+        None => return Ok(None),
+        Some(Value::Number(seconds)) => seconds.as_f64().filter(|&seconds| seconds >= 0.0),
+        Some(Value::String(text)) if !text.trim().is_empty() => fsd::parse(text).ok(),
+        Some(_) => None,
+    };
+    let invalid = || {
+        let name = kind.name();
+        format!("invalid {name} {key}: expected seconds or a duration such as \"30s\" or \"5m\"")
+    };
+    seconds.map(Some).ok_or_else(invalid)
 }
 
 fn check_ignored(patterns: Option<&Value>) -> Result<(), String> {
@@ -212,6 +217,20 @@ mod tests {
     }
 
     #[test]
+    fn times_are_seconds_or_durations() {
+        for (given, timeout, kill_timeout) in [
+            (r#""timeout":"5m","kill-timeout":"1.5s""#, 300.0, 1.5),
+            (r#""timeout":90,"kill-timeout":2.5"#, 90.0, 2.5),
+            (r#""timeout":"infinity","kill-timeout":"infinity""#, 0.0, f64::INFINITY),
+            (r#""timeout":0,"kill-timeout":0"#, 0.0, 60.0),
+        ] {
+            let text = format!(r#""prolog":{{"command":["x"],{given}}}"#);
+            let prolog = parse(&text).unwrap().prolog.unwrap();
+            assert_eq!((prolog.timeout, prolog.kill_timeout), (timeout, kill_timeout), "{given}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_table() {
         let cases = [
             (r#""prolog":{"command":"x"}"#, "[job-manager.prolog]: command must be an array"),
@@ -222,7 +241,13 @@ mod tests {
             ),
             (
                 r#""prolog":{"command":["x"],"timeout":"soon"}"#,
-                "[job-manager.prolog]: invalid prolog timeout",
+                "[job-manager.prolog]: invalid prolog timeout: \
+                 expected seconds or a duration such as \"30s\" or \"5m\"",
+            ),
+            (
+                r#""epilog":{"command":["x"],"kill-timeout":true}"#,
+                "[job-manager.epilog]: invalid epilog kill-timeout: \
+                 expected seconds or a duration such as \"30s\" or \"5m\"",
             ),
             (
                 r#""prolog":{"command":["x"],"comand":["x"]}"#,

@@ -221,8 +221,8 @@ fn default_frobnicators(config: &Config) -> Vec<String> {
     }
 }
 
-/// A configuration that can't be meant.
-pub(super) fn check(config: &Config) -> Result<(), Failure> {
+/// A configuration that can't be meant, also of a stage that is disabled.
+fn check(config: &Config) -> Result<(), Failure> {
     for stage in ["frobnicator", "validator"] {
         specs(stage, config.get(&format!("ingest.{stage}")), Vec::new())?;
     }
@@ -308,7 +308,7 @@ pub(super) fn without_environment(jobspec: &Value) -> String {
     }
     let mut copy = jobspec.clone();
     if let Some(system) = copy.pointer_mut("/attributes/system").and_then(Value::as_object_mut) {
-        system.remove("environment");
+        system.shift_remove("environment");
     }
     copy.to_string()
 }

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Context, JobManager};
+use crate::config::Config;
 use crate::log::Severity;
 
 /// wait(2) status of a rank where the command could not be started, as a shell tells it.
@@ -367,9 +368,9 @@ async fn until(time: Option<Instant>) {
 }
 
 /// Does this command line run the IMP?
-pub(super) fn is_through_imp(context: &Context, cmdline: &[String]) -> bool {
-    let imp = context.config().get_str("exec.imp").map(str::to_owned);
-    imp.is_some() && cmdline.first() == imp.as_ref()
+pub(super) fn is_through_imp(config: &Config, cmdline: &[String]) -> bool {
+    let imp = config.get_str("exec.imp");
+    imp.is_some() && cmdline.first().map(String::as_str) == imp
 }
 
 /// A command line with the environment of the instance's owner.

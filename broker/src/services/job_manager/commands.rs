@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::bulk::{self, Bulk, Order, Outcome};
 use super::{Context, JobManager};
+use crate::config::Config;
 use crate::log::Severity;
 use crate::plugin::types::{Event, ExecStart, ExecUpdate};
 
@@ -90,7 +91,7 @@ impl JobManager {
         if self.commands.running.contains_key(&key) {
             return Ok(());
         }
-        let (order, job_ranks, cancel_on_exception) = match self.order(context, start) {
+        let (order, job_ranks, cancel_on_exception) = match self.order(context, plugin, start) {
             Ok(order) => order,
             Err(text) => {
                 context.log(
@@ -211,12 +212,18 @@ impl JobManager {
         }
     }
 
-    /// What to run, the job's ranks, and whether an exception ends it.
-    fn order(&self, context: &Context, start: &ExecStart) -> Result<(Order, Idset, bool), String> {
+    /// What to run, the job's ranks, and whether an exception ends it. By the configuration that the
+    /// plugin has: a new one is not in force for all at once.
+    fn order(
+        &self,
+        context: &Context,
+        plugin: &str,
+        start: &ExecStart,
+    ) -> Result<(Order, Idset, bool), String> {
         let job = self.jobs.get(&JobId(start.job)).ok_or("job is not known")?;
         let r = job.r.as_ref().ok_or("job has no resources")?;
         let r = ResourceSet::decode(r.get()).map_err(|error| error.to_string())?;
-        let config = context.config();
+        let config = self.config_of_plugin(plugin);
         let table = config.get(&format!("job-manager.{}", start.command)).cloned();
         let table = table.ok_or("refused: no such table in [job-manager]")?;
         let settings: Settings = serde_json::from_value(table)
@@ -252,7 +259,7 @@ impl JobManager {
             ("FLUX_JOB_RANKS", job_ranks.to_string()),
         ];
         let order = Order {
-            through_imp: bulk::is_through_imp(context, &cmdline),
+            through_imp: bulk::is_through_imp(&config, &cmdline),
             command: bulk::command(context, cmdline, env),
             ranks,
             timeout: timeout
@@ -269,7 +276,7 @@ impl JobManager {
             label: format!("{}: {}", job.id.f58(), start.command),
             names_ranks: per_rank,
             drains_killed: per_rank,
-            ignore: ignored(context),
+            ignore: ignored(&config),
         };
         let cancel = options.cancel_on_exception.or(settings.cancel_on_exception);
         Ok((order, job_ranks, cancel.unwrap_or(false)))
@@ -328,8 +335,7 @@ fn update(tag: String, job: u64, bulk: &Bulk, outcome: &Outcome) -> ExecUpdate {
 }
 
 /// `[job-manager.perilog] log-ignore`: extended regular expressions.
-pub(super) fn ignored(context: &Context) -> Rc<[regex_lite::Regex]> {
-    let config = context.config();
+pub(super) fn ignored(config: &Config) -> Rc<[regex_lite::Regex]> {
     let patterns = config.get("job-manager.perilog.log-ignore").and_then(Value::as_array);
     let compile = |pattern: &Value| regex_lite::Regex::new(pattern.as_str()?).ok();
     patterns.into_iter().flatten().filter_map(compile).collect()

@@ -171,7 +171,7 @@ impl JobManager {
             command: bulk::command(context, settings.command.clone(), env),
             ranks,
             timeout: None,
-            through_imp: bulk::is_through_imp(context, &settings.command),
+            through_imp: bulk::is_through_imp(&context.config(), &settings.command),
             kill_timeout: KILL_TIMEOUT,
             exit_on_first_error: settings.exit_on_first_error,
             name: "housekeeping".to_owned(),
@@ -179,7 +179,7 @@ impl JobManager {
             label: format!("housekeeping: {}", id.f58()),
             names_ranks: true,
             drains_killed: false,
-            ignore: super::commands::ignored(context),
+            ignore: super::commands::ignored(&context.config()),
         };
         let bulk = Bulk::new(context, order);
         let allocation = Allocation {

@@ -47,8 +47,6 @@ impl Journal {
         Journal::default()
     }
 
-    pub(super) fn configure(&mut self, _: &Config) {}
-
     pub(super) fn stats(&self) -> serde_json::Value {
         serde_json::json!({ "listeners": self.streams.len(), "events": self.events })
     }

@@ -5,6 +5,7 @@
 //! others go on.
 
 mod admin;
+mod configure;
 mod dispatch;
 mod introduce;
 mod lifetime;
@@ -79,6 +80,9 @@ pub struct Plugins {
     states: state::States,
     /// When the instance ends; 0 for never. None until that is known.
     expiration: Option<f64>,
+    /// What those are configured with that are loaded now.
+    config: Rc<Config>,
+    changes: configure::Changes,
 }
 
 /// A plugin in the stack.
@@ -88,6 +92,8 @@ pub(super) struct Loaded {
     /// What it is listed as: the file's name, or `.name` of a builtin one.
     pub(super) name: String,
     pub(super) builtin: bool,
+    /// What it is configured with.
+    config: Rc<Config>,
 }
 
 /// One call that waits to be sent.
@@ -125,6 +131,8 @@ impl Plugins {
             notices: Some(notices),
             states,
             expiration: None,
+            config: context.config(),
+            changes: configure::Changes::default(),
         };
         for (name, loaded) in builtin {
             match loaded {
@@ -202,7 +210,8 @@ impl Plugins {
     fn push(&mut self, context: &Context, plugin: Plugin, name: &str) {
         outgoing::subscribe(context, &plugin.facts().manifest.capabilities);
         let builtin = name.starts_with('.');
-        self.loaded.push(Loaded { plugin, name: name.to_owned(), builtin });
+        let (name, config) = (name.to_owned(), self.config.clone());
+        self.loaded.push(Loaded { plugin, name, builtin, config });
     }
 
     fn find(&self, name: &str) -> Option<&Loaded> {
@@ -429,30 +438,6 @@ impl JobManager {
             .collect();
         ids.sort_unstable();
         ids
-    }
-
-    /// A new configuration: plugins that are loaded are told; they have been asked before.
-    pub(super) fn plugins_configure(&mut self, context: &Context, config: &Config) {
-        self.plugins.host.set_config(config.object().clone());
-        for loaded in self.plugins.loaded.clone() {
-            let broker = config.object().clone();
-            let after = context.clone();
-            let name = loaded.name.clone();
-            context.spawn(
-                async move {
-                    let conf = loaded.plugin.facts().spec.conf.clone();
-                    loaded.plugin.configure(&conf, &broker).await
-                },
-                move |_: &mut JobManager, result| {
-                    let text = match result {
-                        Ok(Ok(())) => return,
-                        Ok(Err(text)) => text,
-                        Err(error) => error.to_string(),
-                    };
-                    after.log(Severity::Err, format!("{name}: configuration refused: {text}"));
-                },
-            );
-        }
     }
 
     pub(super) fn plugin_name(&self, place: usize) -> String {

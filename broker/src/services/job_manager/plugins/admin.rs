@@ -21,26 +21,31 @@ impl JobManager {
         if request.query_only == Some(true) {
             return call.reply(&self.plugins.list());
         }
-        let removed = match &request.remove {
-            None => Vec::new(),
-            Some(pattern) => {
-                let removed = self.plugins.remove(pattern);
-                let wild = pattern == "all" || pattern.contains(['*', '?', '[']);
-                if removed.is_empty() && !wild {
-                    let text = "Failed to find plugin to remove";
-                    return call.fail(Failure::new(Errno::ENOENT, text));
+        let after = context.clone();
+        self.change_plugins(move |manager| {
+            let removed = match &request.remove {
+                None => Vec::new(),
+                Some(pattern) => {
+                    let removed = manager.plugins.remove(pattern);
+                    let wild = pattern == "all" || pattern.contains(['*', '?', '[']);
+                    if removed.is_empty() && !wild {
+                        let text = "Failed to find plugin to remove";
+                        call.fail(Failure::new(Errno::ENOENT, text));
+                        return manager.changed_plugins();
+                    }
+                    removed
                 }
-                removed
+            };
+            if let Some(load) = request.load {
+                return manager.load_plugin(&after, load, request.conf, removed, call);
             }
-        };
-        let Some(load) = request.load else {
-            self.plugins_removed(context, &removed);
+            manager.plugins_removed(&after, &removed);
             // Those that remain may think otherwise of what the removed ones have held back.
-            let pending = self.pending_jobs();
-            self.plugins_reprioritize(context, &pending);
-            return call.reply_raw(None);
-        };
-        self.load_plugin(context, load, request.conf, removed, call);
+            let pending = manager.pending_jobs();
+            manager.plugins_reprioritize(&after, &pending);
+            call.reply_raw(None);
+            manager.changed_plugins();
+        });
     }
 
     /// Load, in the place of one that was removed if there was one. What was removed comes back
@@ -59,12 +64,17 @@ impl JobManager {
         }
         let spec = match self.plugins.spec(context, &Value::Object(entry)) {
             Ok(spec) => spec,
-            Err(text) => return call.fail(Failure::new(Errno::EINVAL, text)),
+            Err(text) => {
+                self.plugins.loaded.extend(removed);
+                call.fail(Failure::new(Errno::EINVAL, text));
+                return self.changed_plugins();
+            }
         };
         let name = spec.load.rsplit('/').next().unwrap_or(&spec.load).to_owned();
         if self.plugins.find(&super::listed_name(&load, &name)).is_some() {
             self.plugins.loaded.extend(removed);
-            return call.fail(Failure::new(Errno::EEXIST, format!("{load} already loaded")));
+            call.fail(Failure::new(Errno::EEXIST, format!("{load} already loaded")));
+            return self.changed_plugins();
         }
         let host = self.plugins.host.clone();
         let old = removed.first().map(|loaded| loaded.plugin.clone());
@@ -77,21 +87,24 @@ impl JobManager {
                     _ => super::load(&host, &spec, &states).await,
                 }
             },
-            move |manager: &mut JobManager, result: Result<Plugin, LoadError>| match result {
-                Ok(plugin) => {
-                    let name = plugin.name().to_owned();
-                    let listed = super::listed_name(&load, &plugin.facts().file_name);
-                    manager.plugins.push(&after, plugin, &listed);
-                    manager.tell_lifetime(&after, &name);
-                    manager.plugins_removed(&after, &removed);
-                    let pending = manager.pending_jobs();
-                    manager.plugins_reprioritize(&after, &pending);
-                    call.reply_raw(None);
+            move |manager: &mut JobManager, result: Result<Plugin, LoadError>| {
+                match result {
+                    Ok(plugin) => {
+                        let name = plugin.name().to_owned();
+                        let listed = super::listed_name(&load, &plugin.facts().file_name);
+                        manager.plugins.push(&after, plugin, &listed);
+                        manager.tell_lifetime(&after, &name);
+                        manager.plugins_removed(&after, &removed);
+                        let pending = manager.pending_jobs();
+                        manager.plugins_reprioritize(&after, &pending);
+                        call.reply_raw(None);
+                    }
+                    Err(error) => {
+                        manager.plugins.loaded.extend(removed);
+                        call.fail(load_failure(&load, &error));
+                    }
                 }
-                Err(error) => {
-                    manager.plugins.loaded.extend(removed);
-                    call.fail(load_failure(&load, &error));
-                }
+                manager.changed_plugins();
             },
         );
     }
