@@ -1,14 +1,18 @@
 //! `[exec]` and `[ingest]`: how jobs come in and are run.
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::Config;
 use super::table::{Table, TableError};
 use crate::plugin::PluginSpec;
 
-/// How flux-core can run a job: in shells that job-exec starts through the brokers, or that run
-/// on when job-exec does not. Here both mean the first.
-pub const METHODS: [&str; 2] = ["bulk-exec", "bgexec"];
+/// How jobs are run: in shells that job-exec starts through the brokers, and that end with them.
+/// flux-core also has `bgexec`, whose shells run on when job-exec does not.
+pub const METHOD: &str = "bulk-exec";
+
+/// Who starts the shells on their nodes. flux-core also has `sdexec`, which has systemd do it.
+pub const SERVICE: &str = "rexec";
 
 /// `[exec]`; times in seconds.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -16,15 +20,12 @@ pub struct Exec {
     /// Path of the IMP; without it only the owner's jobs run.
     pub imp: Option<String>,
     pub job_shell: Option<String>,
-    /// `rexec` or `sdexec`.
-    pub service: Option<String>,
-    /// One of [`METHODS`].
-    pub method: Option<String>,
     pub kill_timeout: Option<f64>,
     pub max_kill_timeout: Option<f64>,
     pub max_kill_count: Option<u32>,
-    pub term_signal: Option<String>,
-    pub kill_signal: Option<String>,
+    pub term_signal: Option<i32>,
+    pub kill_signal: Option<i32>,
+    /// 0 is none.
     pub barrier_timeout: Option<f64>,
     /// 0 is none.
     pub shell_exit_timeout: Option<f64>,
@@ -59,19 +60,19 @@ impl Exec {
         let exec = Exec {
             imp: owned(table.string("imp")?),
             job_shell: owned(table.string("job-shell")?),
-            service: owned(table.string("service")?),
-            method: method(&mut table)?,
             kill_timeout: some_time(&mut table, "kill-timeout")?,
             max_kill_timeout: some_time(&mut table, "max-kill-timeout")?,
             max_kill_count: some_count(&mut table, "max-kill-count")?,
             term_signal: signal(&mut table, "term-signal")?,
             kill_signal: signal(&mut table, "kill-signal")?,
-            barrier_timeout: table.fsd("barrier-timeout")?,
-            shell_exit_timeout: none_or_fsd(&mut table, "shell-exit-timeout")?,
+            barrier_timeout: finite(table.fsd("barrier-timeout")?),
+            shell_exit_timeout: finite(none_or_fsd(&mut table, "shell-exit-timeout")?),
             max_start_delay_percent: percent(&mut table, "max-start-delay-percent")?,
             testexec_allow_guests: testexec.bool("allow-guests")?.unwrap_or(false),
         };
         testexec.finish()?;
+        only(&mut table, "method", METHOD, "bgexec")?;
+        only(&mut table, "service", SERVICE, "sdexec")?;
         // Known to Flux where systemd runs jobs; not to us.
         table.any("sdexec-properties");
         table.integer("sdexec-stop-timer-sec")?;
@@ -82,14 +83,28 @@ impl Exec {
     }
 }
 
-fn method(table: &mut Table<'_>) -> Result<Option<String>, TableError> {
-    match table.string("method")? {
-        Some(name) if !METHODS.contains(&name) => {
-            let known = METHODS.join(" or ");
-            Err(table.bad("method", format!("unknown exec.method '{name}': expected {known}")))
+/// A key with one value that there is here; it is known what another one is for.
+fn only(
+    table: &mut Table<'_>,
+    key: &'static str,
+    only: &str,
+    elsewhere: &str,
+) -> Result<(), TableError> {
+    match table.string(key)? {
+        Some(name) if name == elsewhere => {
+            let text = format!("exec.{key} '{name}' is not there: jobs are run by {only} alone");
+            Err(table.bad(key, text))
         }
-        name => Ok(name.map(str::to_owned)),
+        Some(name) if name != only => {
+            Err(table.bad(key, format!("unknown exec.{key} '{name}': expected {only}")))
+        }
+        _ => Ok(()),
     }
+}
+
+/// Infinity is for ever, which is 0.
+fn finite(seconds: Option<f64>) -> Option<f64> {
+    seconds.map(|seconds| if seconds.is_finite() { seconds } else { 0.0 })
 }
 
 /// A duration that is longer than none.
@@ -126,14 +141,13 @@ fn none_or_fsd(table: &mut Table<'_>, key: &'static str) -> Result<Option<f64>, 
 }
 
 /// A signal's name, with or without `SIG`, or its number.
-fn signal(table: &mut Table<'_>, key: &'static str) -> Result<Option<String>, TableError> {
+fn signal(table: &mut Table<'_>, key: &'static str) -> Result<Option<i32>, TableError> {
     let Some(name) = table.string(key)? else { return Ok(None) };
-    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
-    let known = full.parse::<nix::sys::signal::Signal>().is_ok()
-        || name.parse::<i32>().is_ok_and(|n| nix::sys::signal::Signal::try_from(n).is_ok());
-    match known {
-        true => Ok(Some(name.to_owned())),
-        false => Err(table.bad(key, format!("invalid {key}: {name}"))),
+    let by_name = || name.parse::<Signal>().or_else(|_| format!("SIG{name}").parse());
+    let signal = name.parse::<i32>().map(Signal::try_from).unwrap_or_else(|_| by_name());
+    match signal {
+        Ok(signal) => Ok(Some(signal as i32)),
+        Err(_) => Err(table.bad(key, format!("invalid {key}: {name}"))),
     }
 }
 

@@ -14,6 +14,7 @@ mod settings;
 mod shells;
 mod simulate;
 mod timer;
+mod watch;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -31,6 +32,7 @@ use serde::Deserialize;
 
 use crate::call::{Call, Sender};
 use crate::config::Config;
+use crate::config::execution::{METHOD, SERVICE};
 use crate::log::Severity;
 use crate::methods::Methods;
 use crate::service::Service;
@@ -123,7 +125,7 @@ impl Service for JobExec {
         let jobs: serde_json::Map<String, serde_json::Value> =
             self.jobs.iter().map(|(id, run)| (id.f58(), run.stats())).collect();
         Some(serde_json::json!({
-            "method": settings.method,
+            "method": METHOD,
             "kill-timeout": settings.kill_timeout,
             "term-signal": signal_name(settings.term_signal),
             "kill-signal": signal_name(settings.kill_signal),
@@ -134,6 +136,9 @@ impl Service for JobExec {
             "config": {
                 "default_job_shell": settings.job_shell(),
                 "flux_imp_path": settings.imp,
+                "exec_service": SERVICE,
+                "default_barrier_timeout": settings.barrier_timeout,
+                "shell_exit_timeout": settings.shell_exit_timeout,
             },
         }))
     }

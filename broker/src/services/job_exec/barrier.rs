@@ -7,9 +7,12 @@ use std::cell::{Cell, RefCell};
 
 use flux_protocol::credential::Userid;
 use flux_protocol::errno::Errno;
+use flux_protocol::idset::Idset;
 use flux_protocol::message::{Flags, Message, text_payload};
 use flux_protocol::payload::decode_json;
 use flux_protocol::rpc::job_exec::BarrierRequest;
+
+use tokio::sync::Notify;
 
 use super::{Context, JobExec};
 use crate::router::Router;
@@ -18,25 +21,47 @@ use crate::router::Router;
 #[derive(Debug)]
 pub(super) struct Barrier {
     size: usize,
+    /// Ranks whose shells have not come to the first barrier.
+    missing: RefCell<Idset>,
+    begun: Notify,
     entered: RefCell<Vec<Message>>,
     failed: Cell<bool>,
     exited: Cell<usize>,
 }
 
 impl Barrier {
-    pub(super) fn new(size: usize) -> Barrier {
+    pub(super) fn new(ranks: Idset) -> Barrier {
         Barrier {
-            size,
+            size: usize::try_from(ranks.count()).unwrap_or(usize::MAX),
+            missing: RefCell::new(ranks),
+            begun: Notify::new(),
             entered: RefCell::default(),
             failed: Cell::new(false),
             exited: Cell::new(0),
         }
     }
 
-    fn enter(&self, router: &Router, request: Message) {
+    /// The first shell has come.
+    pub(super) async fn begun(&self) {
+        self.begun.notified().await;
+    }
+
+    /// Where a shell has not come to the first barrier, if that is still waited for.
+    pub(super) fn missing(&self) -> Idset {
+        match self.failed.get() {
+            true => Idset::new(),
+            false => self.missing.borrow().clone(),
+        }
+    }
+
+    fn enter(&self, router: &Router, rank: i64, request: Message) {
         if self.failed.get() {
             return answer(router, &request, Some((Errno::EIO, "barrier failed")));
         }
+        if let Ok(rank) = u32::try_from(rank) {
+            self.missing.borrow_mut().remove(rank);
+        }
+        self.begun.notify_one();
         self.entered.borrow_mut().push(request);
         if self.entered.borrow().len() >= self.size {
             for request in self.entered.take() {
@@ -78,7 +103,7 @@ impl JobExec {
         if !message.cred.authorizes(Userid(run.userid())) {
             return answer(router, &message, Some((Errno::EPERM, "not the job's owner")));
         }
-        run.barrier.enter(router, message);
+        run.barrier.enter(router, request.rank, message);
         if run.barrier.is_broken() {
             // Another shell has ended without coming here.
             run.barrier.fail(context);

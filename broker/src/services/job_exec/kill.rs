@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use flux_protocol::errno::Errno;
+use flux_protocol::idset::Idset;
 use flux_protocol::message::Nodeid;
 use flux_protocol::payload::encode_json;
 use flux_protocol::rpc::{resource, rexec};
@@ -102,10 +103,15 @@ impl Run {
 
     /// Whether it was done: else the nodes would get jobs while they still run this one.
     async fn drain_nodes(&self, context: &Context) -> bool {
-        let ranks: Vec<String> = self.shells().unfinished().iter().map(u32::to_string).collect();
+        let reason = format!("unkillable user processes for job {}", self.id().f58());
+        let ranks = self.shells().unfinished().into_iter().collect();
+        self.drain(context, &ranks, reason).await
+    }
+
+    pub(super) async fn drain(&self, context: &Context, ranks: &Idset, reason: String) -> bool {
         let request = resource::DrainRequest {
-            targets: ranks.join(","),
-            reason: Some(format!("unkillable user processes for job {}", self.id().f58())),
+            targets: ranks.to_string(),
+            reason: Some(reason),
             mode: Some("update".to_owned()),
         };
         let drained = context.handle().rpc_to::<resource::Drain>(Nodeid(0), &request).await;
@@ -117,6 +123,6 @@ impl Run {
 }
 
 /// Infinite ones are as long as can be.
-fn seconds(seconds: f64) -> Duration {
+pub(super) fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }

@@ -18,6 +18,7 @@ use super::guest::Guest;
 use super::shells::Shells;
 use super::{Context, Settings, simulate};
 use crate::call::Call;
+use crate::config::execution::METHOD;
 use crate::log::Severity;
 
 /// wait(2) status of a task that exited with 1.
@@ -84,7 +85,7 @@ impl Run {
             expiration: Cell::new(r.expiration),
             delay: Cell::new(None),
             shells: Shells::new(&r),
-            barrier: Barrier::new(r.nnodes()),
+            barrier: Barrier::new(r.ranks()),
             r,
             reattach: request.reattach,
             settings,
@@ -120,6 +121,12 @@ impl Run {
         &self.shells
     }
 
+    /// Of the job, or of all jobs; 0 is none.
+    pub(super) fn barrier_timeout(&self) -> f64 {
+        let own = self.jobspec.pointer("/attributes/system/exec/bulkexec/barrier-timeout");
+        own.and_then(Value::as_f64).unwrap_or(self.settings.barrier_timeout)
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.ended.get()
     }
@@ -141,9 +148,9 @@ impl Run {
 
     pub(super) fn stats(&self) -> Value {
         json!({
-            "implementation": if simulate::test(&self.jobspec).is_some() { "testexec" } else { "bulk-exec" },
+            "implementation": if simulate::test(&self.jobspec).is_some() { "testexec" } else { METHOD },
             "ranks": self.r.ranks().to_string(),
-            "active_shells": self.shells.active(),
+            "active_shells": self.shells.active().0.count(),
             "expiration": self.settings.end(
                 self.r.starttime,
                 self.r.starttime + self.delay.get().unwrap_or(0.0),

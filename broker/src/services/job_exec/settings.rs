@@ -1,16 +1,30 @@
-//! The `[exec]` table, and arguments of the module, which go before it.
+//! The `[exec]` table, and arguments of the module, `KEY=VALUE`, which take the place of its keys.
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::layout::Layout;
+use serde_json::json;
 
 use crate::config::Config;
-use crate::config::execution::{Exec, METHODS};
+use crate::config::execution::Exec;
+
+/// Keys of the table that arguments may give.
+const ARGUMENTS: [&str; 11] = [
+    "barrier-timeout",
+    "imp",
+    "job-shell",
+    "kill-signal",
+    "kill-timeout",
+    "max-kill-count",
+    "max-kill-timeout",
+    "method",
+    "service",
+    "shell-exit-timeout",
+    "term-signal",
+];
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
-    /// What it is called: see [`METHODS`].
-    pub(super) method: String,
     /// Seconds from the first signal to the second, and so on.
     pub(super) kill_timeout: f64,
     pub(super) term_signal: i32,
@@ -18,6 +32,10 @@ pub(crate) struct Settings {
     pub(super) max_kill_count: u32,
     /// Seconds after which a job's processes count as unkillable, however often they were killed.
     pub(super) max_kill_timeout: Option<f64>,
+    /// How long the first shell waits for the last in their first barrier; 0 is for ever.
+    pub(super) barrier_timeout: f64,
+    /// How long shells may run on after the first has ended; 0 is for ever.
+    pub(super) shell_exit_timeout: f64,
     job_shell: Option<String>,
     /// The privileged helper; without it only the owner's jobs run.
     pub(super) imp: Option<String>,
@@ -30,12 +48,13 @@ pub(crate) struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            method: METHODS[0].to_owned(),
             kill_timeout: 5.0,
             term_signal: libc::SIGTERM,
             kill_signal: libc::SIGKILL,
             max_kill_count: 8,
             max_kill_timeout: None,
+            barrier_timeout: 1800.0,
+            shell_exit_timeout: 30.0,
             job_shell: None,
             imp: None,
             simulates_for_guests: false,
@@ -46,27 +65,23 @@ impl Default for Settings {
 
 impl Settings {
     pub(super) fn new(config: &Config, args: &[String]) -> Result<Settings, Failure> {
-        let table = Exec::parse(config)?;
+        let table = table(config, args)?;
         let default = Settings::default();
-        let signal = |key, name: Option<&String>, default| {
-            name.map_or(Ok(default), |name| signal(key, name))
-        };
-        let mut settings = Settings {
-            method: table.method.unwrap_or(default.method),
+        Ok(Settings {
             kill_timeout: table.kill_timeout.unwrap_or(default.kill_timeout),
-            term_signal: signal("term-signal", table.term_signal.as_ref(), default.term_signal)?,
-            kill_signal: signal("kill-signal", table.kill_signal.as_ref(), default.kill_signal)?,
+            term_signal: table.term_signal.unwrap_or(default.term_signal),
+            kill_signal: table.kill_signal.unwrap_or(default.kill_signal),
             max_kill_count: table.max_kill_count.unwrap_or(default.max_kill_count),
             max_kill_timeout: table.max_kill_timeout,
+            barrier_timeout: table.barrier_timeout.unwrap_or(default.barrier_timeout),
+            shell_exit_timeout: table.shell_exit_timeout.unwrap_or(default.shell_exit_timeout),
             job_shell: table.job_shell,
             imp: table.imp,
             simulates_for_guests: table.testexec_allow_guests,
             max_start_delay_percent: table
                 .max_start_delay_percent
                 .unwrap_or(default.max_start_delay_percent),
-        };
-        args.iter().try_for_each(|arg| settings.apply(arg))?;
-        Ok(settings)
+        })
     }
 
     /// By the configuration, or where this program was installed.
@@ -77,29 +92,6 @@ impl Settings {
         let program = std::env::current_exe().unwrap_or_default();
         let installed = Layout::from_program(&program).libexecdir().join("flux-shell");
         installed.to_string_lossy().into_owned()
-    }
-
-    fn apply(&mut self, arg: &str) -> Result<(), Failure> {
-        let Some((key, value)) = arg.split_once('=') else {
-            return Err(invalid(format!("{arg}: not an argument KEY=VALUE")));
-        };
-        match key {
-            "method" if METHODS.contains(&value) => self.method = value.to_owned(),
-            "method" => return Err(invalid(format!("unknown exec.method '{value}'"))),
-            "kill-timeout" => self.kill_timeout = duration(key, value)?,
-            "max-kill-timeout" => self.max_kill_timeout = Some(duration(key, value)?),
-            "term-signal" => self.term_signal = signal(key, value)?,
-            "kill-signal" => self.kill_signal = signal(key, value)?,
-            "max-kill-count" => {
-                let count = value.parse().ok().filter(|count| *count > 0);
-                self.max_kill_count =
-                    count.ok_or_else(|| invalid(format!("invalid {key}={value}")))?;
-            }
-            "job-shell" => self.job_shell = Some(value.to_owned()),
-            "imp" => self.imp = Some(value.to_owned()),
-            _ => return Err(invalid(format!("unknown argument {arg}"))),
-        }
-        Ok(())
     }
 
     /// When a job is to end that was given its resources at `allocated`, until `expiration`, and
@@ -115,19 +107,28 @@ fn invalid(text: String) -> Failure {
     Failure::new(Errno::EINVAL, text)
 }
 
-fn duration(key: &str, text: &str) -> Result<f64, Failure> {
-    let seconds = flux_protocol::fsd::parse(text).ok().filter(|seconds| *seconds > 0.0);
-    seconds.ok_or_else(|| invalid(format!("invalid {key}: {text}")))
-}
-
-/// By name, with or without SIG, or by number.
-fn signal(key: &str, name: &str) -> Result<i32, Failure> {
-    use nix::sys::signal::Signal;
-    let by_name = || name.parse::<Signal>().or_else(|_| format!("SIG{name}").parse());
-    let number = name.parse::<i32>().map(Signal::try_from);
-    let signal = number.unwrap_or_else(|_| by_name());
-    let signal = signal.map_err(|_| invalid(format!("invalid {key}: {name}")))?;
-    Ok(signal as i32)
+/// The table as it is with the arguments in it.
+fn table(config: &Config, args: &[String]) -> Result<Exec, Failure> {
+    // What is wrong with it is not said of the arguments.
+    let table = Exec::parse(config)?;
+    if args.is_empty() {
+        return Ok(table);
+    }
+    let mut given = config.object().clone();
+    let exec = given.entry("exec").or_insert_with(|| json!({}));
+    for arg in args {
+        let Some((key, value)) = arg.split_once('=') else {
+            return Err(invalid(format!("{arg}: not an argument KEY=VALUE")));
+        };
+        if !ARGUMENTS.contains(&key) {
+            return Err(invalid(format!("unknown argument {arg}")));
+        }
+        // The one key that is no text.
+        let number = value.parse::<i64>().ok().filter(|_| key == "max-kill-count");
+        exec[key] = number.map_or_else(|| json!(value), |number| json!(number));
+    }
+    Exec::parse(&Config::from_object(given))
+        .map_err(|error| invalid(format!("arguments: {}", error.problem)))
 }
 
 #[cfg(test)]
@@ -162,6 +163,23 @@ mod tests {
     }
 
     #[test]
+    fn times_that_shells_have_can_be_set_or_be_without_end() {
+        let times = |config: &str, args: &[&str]| {
+            let settings = settings(config, args).unwrap();
+            (settings.barrier_timeout, settings.shell_exit_timeout)
+        };
+        assert_eq!(times("{}", &[]), (1800.0, 30.0));
+        let set = r#"{"exec": {"barrier-timeout": "1m", "shell-exit-timeout": "2s"}}"#;
+        assert_eq!(times(set, &[]), (60.0, 2.0));
+        let none = r#"{"exec": {"barrier-timeout": "0", "shell-exit-timeout": "none"}}"#;
+        assert_eq!(times(none, &[]), (0.0, 0.0));
+        assert_eq!(
+            times(set, &["barrier-timeout=infinity", "shell-exit-timeout=none"]),
+            (0.0, 0.0)
+        );
+    }
+
+    #[test]
     fn what_makes_no_sense_is_named() {
         for arg in [
             "kill-timeout=x",
@@ -169,6 +187,9 @@ mod tests {
             "max-kill-timeout=0",
             "max-kill-count=0",
             "method=wrong",
+            "method=bgexec",
+            "service=sdexec",
+            "shell-exit-timeout=soon",
             "term-signal=NONE",
             "kill-signal=0",
             "fast",
@@ -180,7 +201,16 @@ mod tests {
         for (table, told) in [
             (r#"{"max-start-delay-percent": "x"}"#, "expected number, got string"),
             (r#"{"max-start-delay-percent": -1}"#, "max-start-delay-percent must not be negative"),
-            (r#"{"method": "wrong"}"#, "unknown exec.method 'wrong': expected bulk-exec or bgexec"),
+            (r#"{"method": "wrong"}"#, "unknown exec.method 'wrong': expected bulk-exec"),
+            (
+                r#"{"method": "bgexec"}"#,
+                "exec.method 'bgexec' is not there: jobs are run by bulk-exec alone",
+            ),
+            (
+                r#"{"service": "sdexec"}"#,
+                "exec.service 'sdexec' is not there: jobs are run by rexec alone",
+            ),
+            (r#"{"shell-exit-timeout": "foo"}"#, "'shell-exit-timeout' is not a valid FSD"),
             (r#"{"kill-timeout": "0s"}"#, "invalid kill-timeout: 0s"),
             (r#"{"kill-timeout": "foo"}"#, "invalid kill-timeout: foo"),
             (r#"{"max-kill-timeout": "0s"}"#, "invalid max-kill-timeout: 0s"),
@@ -193,9 +223,8 @@ mod tests {
             let text = failure.text.unwrap();
             assert!(text.contains("[exec]") && text.contains(told), "{text}");
         }
-        let known = settings(r#"{"exec": {"method": "bgexec", "max-kill-timeout": "2m"}}"#, &[]);
-        let known = known.unwrap();
-        assert_eq!((known.method.as_str(), known.max_kill_timeout), ("bgexec", Some(120.0)));
+        let known = settings(r#"{"exec": {"method": "bulk-exec", "max-kill-timeout": "2m"}}"#, &[]);
+        assert_eq!(known.unwrap().max_kill_timeout, Some(120.0));
     }
 
     #[test]

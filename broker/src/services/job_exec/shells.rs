@@ -6,12 +6,15 @@ use std::rc::Rc;
 
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
+use flux_protocol::hostlist::Hostlist;
+use flux_protocol::idset::Idset;
 use flux_protocol::message::{Flags, Nodeid};
 use flux_protocol::payload::encode_json;
 use flux_protocol::r::ResourceSet;
 use flux_protocol::rpc::job_exec::StartEvent;
 use flux_protocol::rpc::rexec::{self, ExecRequest, ExecResponse, Io};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::Context;
 use super::guest;
@@ -23,6 +26,7 @@ use crate::log::Severity;
 #[derive(Debug)]
 pub(super) struct Shells {
     shells: RefCell<Vec<Shell>>,
+    leader_exited: Notify,
 }
 
 #[derive(Debug)]
@@ -51,11 +55,23 @@ impl Shells {
                 over: false,
             })
             .collect();
-        Shells { shells: RefCell::new(shells) }
+        Shells { shells: RefCell::new(shells), leader_exited: Notify::new() }
     }
 
-    pub(super) fn active(&self) -> usize {
-        self.shells.borrow().iter().filter(|shell| shell.status.is_none()).count()
+    pub(super) fn count(&self) -> usize {
+        self.shells.borrow().len()
+    }
+
+    /// Where shells have not ended: ranks and hosts.
+    pub(super) fn active(&self) -> (Idset, Hostlist) {
+        let shells = self.shells.borrow();
+        let active = || shells.iter().filter(|shell| shell.status.is_none());
+        (active().map(|shell| shell.rank).collect(), active().map(|shell| &shell.host).collect())
+    }
+
+    /// The first shell has ended of itself.
+    pub(super) async fn leader_exit(&self) {
+        self.leader_exited.notified().await;
     }
 
     /// Rank and pid of the shells that run.
@@ -129,7 +145,13 @@ impl Run {
             let (run, context, launch) = (self.clone(), context.clone(), launch.clone());
             shells.spawn_local(async move { run.run_shell(&context, index, rank, launch).await });
         }
-        while shells.join_next().await.is_some() {}
+        let all = async { while shells.join_next().await.is_some() {} };
+        tokio::select! {
+            biased;
+            () = all => {}
+            never = self.watch_start(context) => match never {},
+            never = self.watch_end() => match never {},
+        }
         self.shells().status()
     }
 
@@ -211,6 +233,9 @@ impl Run {
             shell.pid = None;
             refusal = shell.refusal.take();
         });
+        if index == 0 {
+            self.shells().leader_exited.notify_one();
+        }
         if let Some(refusal) = refusal.filter(|_| status != 0) {
             let host = self.shells().host(index);
             self.tell_exception("exec", &format!("IMP on {host}: {refusal}"));
