@@ -28,7 +28,8 @@ struct Attr {
 }
 
 /// Attributes that begin so mean nothing to the broker; scripts use them as they like.
-const TEST: &str = "test.";
+const FOREIGN: [(&str, Access); 3] =
+    [("test.", Access::Runtime), ("test-nr.", Access::ReadOnly), ("test-im.", Access::Immutable)];
 
 /// All attributes of a broker.
 #[derive(Debug, Default)]
@@ -119,9 +120,13 @@ impl Attrs {
     /// force.
     pub fn set(&self, name: &str, value: &str, force: bool) -> Result<(), Failure> {
         let mut by_name = self.by_name.borrow_mut();
-        if name.starts_with(TEST) {
-            let unset = Attr { value: None, access: Access::Runtime };
-            by_name.entry(name.to_owned()).or_insert(unset);
+        if let Some((_, access)) = FOREIGN.iter().find(|(prefix, _)| name.starts_with(prefix))
+            && !by_name.contains_key(name)
+        {
+            // Anybody begins one; what may become of it is in its name.
+            let value = Some(value.to_owned());
+            by_name.insert(name.to_owned(), Attr { value, access: *access });
+            return Ok(());
         }
         let attr = by_name
             .get_mut(name)
@@ -146,5 +151,24 @@ impl Attrs {
             Some(_) => return Err(Errno::EPERM.into()),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_become_of_a_foreign_attribute_is_in_its_name() {
+        let attrs = Attrs::default();
+        for name in ["test.a", "test-nr.a", "test-im.a"] {
+            attrs.set(name, "1", false).unwrap();
+        }
+        attrs.set("test.a", "2", false).unwrap();
+        assert_eq!(attrs.set("test-nr.a", "2", false).unwrap_err().errno, Errno::EINVAL);
+        attrs.set("test-nr.a", "2", true).unwrap();
+        assert_eq!(attrs.get("test-nr.a").as_deref(), Some("2"));
+        assert_eq!(attrs.set("test-im.a", "2", true).unwrap_err().errno, Errno::EPERM);
+        assert_eq!(attrs.set("other.a", "1", true).unwrap_err().errno, Errno::ENOENT);
     }
 }

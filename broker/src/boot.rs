@@ -110,7 +110,7 @@ async fn begin_in(
     if let Found::Simple(_, pmi) = &mut source {
         set_job_attrs(attrs, pmi).await?;
     }
-    let tbon = Tbon::load(attrs, config)?;
+    let mut tbon = Tbon::load(attrs, config)?;
     let (rank, size, source) = match source {
         Found::Config(bootstrap) => {
             let not_found = || BootstrapError::NotFound(hostname.to_owned());
@@ -121,6 +121,11 @@ async fn begin_in(
         Found::Simple(launcher, pmi) => (launcher.rank, launcher.size, Source::Simple(pmi)),
         Found::Single => (0, 1, Source::Single),
     };
+    if rank > 0 {
+        // More than one is for him who talks to all.
+        tbon.zmq_io_threads = 1;
+        attrs.put("tbon.zmq_io_threads", "1", Access::ReadOnly);
+    }
     let mut booting =
         Booting { rank, size, hostname: hostname.to_owned(), tbon, source, mapping: None };
     booting.set_mapping(attrs).await?;

@@ -129,7 +129,7 @@ async fn flux(broker: &Rc<Broker>, label: &str, args: &[&str], file: &Path) -> R
     let mut line = vec![program.to_string_lossy().into_owned()];
     line.extend(args.iter().map(|arg| (*arg).to_owned()));
     line.push(file.to_string_lossy().into_owned());
-    rc::run(broker, label, &Script::Program(line)).await
+    Ok(rc::run(broker, label, &Script::Program(line)).await?)
 }
 
 /// Where `auto` dumps are: where the database is kept, else where the broker was started.

@@ -125,13 +125,35 @@ pub async fn run(options: Options) -> Result<u8, StartError> {
     // The sender lives as long as `life`.
     let _ = state.wait_for(|state| *state == State::Exit).await;
     drop(metrics);
-    for loaded in services.iter().rev() {
-        loaded.stop().await;
-    }
+    unload(&broker, &life, &services).await;
     overlay.stop();
     drop(connector);
     rundir.remove();
     Ok(life.exit_code())
+}
+
+/// Stop what no rc script has loaded; one that hangs must not keep the broker.
+async fn unload(broker: &Rc<Broker>, life: &Life, services: &[Rc<Loaded>]) {
+    let limit = broker.attrs().duration(UNLOAD_TIMEOUT);
+    let until = limit.and_then(|limit| tokio::time::Instant::now().checked_add(limit));
+    for loaded in services.iter().rev() {
+        let stop = loaded.stop();
+        let stopped = match until {
+            Some(until) => tokio::time::timeout_at(until, stop).await.is_ok(),
+            None => {
+                stop.await;
+                true
+            }
+        };
+        if !stopped {
+            let text = format!(
+                "unloading built-in broker module timed out: {} is not done in {UNLOAD_TIMEOUT}",
+                loaded.name
+            );
+            broker.log().append(Severity::Err, "broker", &text);
+            life.fail();
+        }
+    }
 }
 
 fn load_config(options: &Options, attrs: &Attrs) -> Result<Config, StartError> {
@@ -208,7 +230,8 @@ fn set_general_attrs(attrs: &Attrs, rank: u32, size: u32) -> Result<(), StartErr
 }
 
 /// How long a broker waits where nothing else was said.
-const LIMITS: [(&str, &str); 5] = [
+const LIMITS: [(&str, &str); 6] = [
+    (UNLOAD_TIMEOUT, "1m"),
     ("broker.quorum-warn", "1m"),
     ("broker.cleanup-timeout", NO_LIMIT),
     ("broker.sd-stop-timeout", NO_LIMIT),
@@ -216,6 +239,7 @@ const LIMITS: [(&str, &str); 5] = [
     ("broker.shutdown-warn", "1m"),
 ];
 const NO_LIMIT: &str = "none";
+const UNLOAD_TIMEOUT: &str = "broker.unload-builtins-timeout";
 
 fn start_time() -> String {
     format!("{:.2}", crate::time::unix_seconds(std::time::SystemTime::now()))

@@ -42,6 +42,11 @@ impl Script {
                 command.arg("-c").arg(line);
                 command
             }
+            Script::SystemLine(line) => {
+                let mut command = Command::new("/bin/sh");
+                command.arg("-c").arg(line);
+                command
+            }
             Script::Shell => Command::new(user_shell()),
         };
         set_environment(&mut command, broker);
@@ -126,15 +131,14 @@ pub fn is_none(broker: &Broker, phase: Phase) -> bool {
 /// the search path `FLUX_RC_EXTRA`.
 ///
 /// The first that fails ends it, with EIO and its line.
-pub async fn run_all(broker: &Rc<Broker>, phase: Phase) -> Result<(), Failure> {
+pub async fn run_all(broker: &Rc<Broker>, phase: Phase) -> Result<(), ScriptFailure> {
     let name = phase.name;
     if !is_builtin(broker, phase) {
         let line = broker.attrs().get(phase.attr).unwrap_or_default();
         if line.is_empty() {
             return Ok(());
         }
-        let script = Script::Program(vec!["/bin/sh".to_owned(), "-c".to_owned(), line]);
-        return run(broker, &format!("{name}.0"), &script).await;
+        return run(broker, &format!("{name}.0"), &Script::SystemLine(line)).await;
     }
     for path in fragments(broker, name) {
         let path = path.to_string_lossy().into_owned();
@@ -172,8 +176,28 @@ fn executables(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
+/// A script that did not end well.
+#[derive(Debug)]
+pub struct ScriptFailure {
+    pub failure: Failure,
+    /// As a shell tells it; the log has it already. None: the script could not be run at all.
+    pub code: Option<u8>,
+}
+
+impl From<Failure> for ScriptFailure {
+    fn from(failure: Failure) -> ScriptFailure {
+        ScriptFailure { failure, code: None }
+    }
+}
+
+impl From<ScriptFailure> for Failure {
+    fn from(failed: ScriptFailure) -> Failure {
+        failed.failure
+    }
+}
+
 /// Run one script to its end and log it under `label`.
-pub async fn run(broker: &Rc<Broker>, label: &str, script: &Script) -> Result<(), Failure> {
+pub async fn run(broker: &Rc<Broker>, label: &str, script: &Script) -> Result<(), ScriptFailure> {
     let started = Instant::now();
     let line = script.command_line();
     let mut command = script.command(broker);
@@ -188,15 +212,16 @@ pub async fn run(broker: &Rc<Broker>, label: &str, script: &Script) -> Result<()
         log_lines(broker, label, Severity::Info, stdout),
         log_lines(broker, label, Severity::Err, stderr),
     );
-    let status = status?;
+    let status = status.map_err(Failure::from)?;
     let took = started.elapsed().as_secs_f64();
     let severity = if status.success() { Severity::Info } else { Severity::Err };
     let text = format!("{label}: {line} {} {took:.1}s", describe(status));
     broker.log().append(severity, "broker", &text);
-    match status.success() {
-        true => Ok(()),
-        false => Err(Failure::new(Errno::EIO, format!("{line} failed: {}", describe(status)))),
+    if status.success() {
+        return Ok(());
     }
+    let failure = Failure::new(Errno::EIO, format!("{line} failed: {}", describe(status)));
+    Err(ScriptFailure { failure, code: Some(shell_exit_code(status)) })
 }
 
 async fn log_lines<R: AsyncRead + Unpin>(
@@ -250,7 +275,7 @@ pub async fn cleanup(broker: &Rc<Broker>, handle: &Handle) -> Result<bool, Failu
     let mut first = 0;
     while let Some(line) = broker.pushed().pop("cleanup") {
         let result = run(broker, &format!("cleanup.{first}"), &Script::Line(line)).await;
-        failed = failed.or(result.err());
+        failed = failed.or(result.err().map(Failure::from));
         first += 1;
     }
     // As for flux-core's rc1, for those who test what becomes of running jobs.

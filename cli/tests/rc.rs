@@ -66,6 +66,21 @@ fn states_tell_that_there_was_no_rc1_and_an_rc3_that_fails_is_the_instances_fail
 }
 
 #[test]
+fn a_folder_that_has_gone_is_no_place_to_start_in() {
+    let tmp = tempfile::tempdir().unwrap();
+    let line = "mkdir gone && cd gone && rmdir ../gone && exec \"$0\" start true";
+    let output = Command::new("/bin/sh")
+        .args(["-c", line, env!("CARGO_BIN_EXE_flux")])
+        .current_dir(&tmp)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let why = "flux-start: Unable to get current working directory: No such file or directory";
+    assert!(said.contains(why), "{said}");
+}
+
+#[test]
 fn what_was_pushed_for_the_cleanup_runs_without_jobs_too() {
     let tmp = tempfile::tempdir().unwrap();
     let file = tmp.path().join("done");
@@ -162,6 +177,12 @@ fn an_instance_whose_rc1_fails_tells_systemd_not_to_try_again() {
     let rc1 = "-Sbroker.rc1_path=false";
     let code = |args: &[&str]| start(args, tmp.path()).status.code();
     assert_eq!(code(&[rc1, "true"]), Some(1));
+    // What the script has told is told on, and logged once.
+    let output = start(&["-Sbroker.rc1_path=exit 23", "true"], tmp.path());
+    assert_eq!(output.status.code(), Some(23));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(log.matches("rc1.0: exit 23 Exited (rc=23)").count(), 1, "{log}");
+    assert_eq!(log.matches("exit 23").count(), 1, "{log}");
     assert_eq!(code(&[rc1, "-Sbroker.exit-norestart=42", "true"]), Some(42));
     let recovery = "-Sbroker.recovery-mode=1";
     assert_eq!(code(&[rc1, recovery, "-Sbroker.exit-norestart=42", "true"]), Some(0));

@@ -175,8 +175,12 @@ fn brokers_on_other_nodes_are_reached_by_tcp() {
 fn prefertcp_leaves_local_sockets_out() {
     local(async {
         let presets = [("PMI_process_mapping", "(vector,(0,1,2))")];
-        let set = [("tbon.interface-hint", "lo"), ("tbon.prefertcp", "1")];
+        let set =
+            [("tbon.interface-hint", "lo"), ("tbon.prefertcp", "1"), ("tbon.zmq_io_threads", "4")];
         let launched = launch(2, &presets, &set).await;
+        // Those are for him who talks to all.
+        let threads = |rank: usize| launched.boots[rank].1.get("tbon.zmq_io_threads");
+        assert_eq!((threads(0).as_deref(), threads(1).as_deref()), (Some("4"), Some("1")));
         let (boot, attrs) = &launched.boots[1];
         let parent = boot.as_ref().unwrap().links.as_ref().unwrap().parent.clone().unwrap();
         assert!(parent.endpoint.starts_with("tcp://127.0.0.1:"), "{}", parent.endpoint);

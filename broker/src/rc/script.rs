@@ -13,6 +13,9 @@ pub enum Script {
     Program(Vec<String>),
     /// A line for the user's shell.
     Line(String),
+    /// A line for the shell of the system: what an administrator has written does not depend on the
+    /// shell of whom the broker runs as, which may be one that lets nobody in.
+    SystemLine(String),
     /// The user's shell by itself.
     Shell,
 }
@@ -30,15 +33,12 @@ impl Script {
         }
     }
 
-    /// For log lines; the shell's path is left out to its name.
+    /// For log lines, and as it was given.
     pub fn command_line(&self) -> String {
-        let name = |shell: String| {
-            Path::new(&shell).file_name().map_or(shell.clone(), |s| s.to_string_lossy().into())
-        };
         match self {
             Script::Program(args) => args.join(" "),
-            Script::Line(line) => format!("{} -c {line}", name(user_shell())),
-            Script::Shell => name(user_shell()),
+            Script::Line(line) | Script::SystemLine(line) => line.clone(),
+            Script::Shell => user_shell(),
         }
     }
 }

@@ -104,6 +104,11 @@ pub(crate) struct Test {
 
 impl Start {
     pub(crate) async fn run(self, context: Context) -> Outcome {
+        // Of a directory that was removed, brokers and jobs would fail one by one.
+        std::env::current_dir().map_err(|error| {
+            let why = strerror(&error);
+            Failure::new(format_args!("Unable to get current working directory: {why}"))
+        })?;
         let args = self.broker_args(&context)?;
         let verbose = self.verbose.iter().map(|level| u32::from(*level)).sum();
         let Some(size) = self.test_size else {

@@ -13,7 +13,7 @@ use super::{StateMachine, monitor_parent, quorum};
 use crate::context::Context;
 use crate::life::{Life, Running};
 use crate::log::Severity;
-use crate::rc::{self, Script};
+use crate::rc::{self, Script, ScriptFailure};
 use crate::state::{Event, State};
 use crate::{modules, startlog};
 
@@ -79,20 +79,23 @@ impl Life {
         match self.rc1(context).await {
             Ok(()) if rc::is_none(context.broker(), rc::RC1) => Event::Rc1None,
             Ok(()) => Event::Rc1Success,
-            Err(failure) => {
-                let text = format!("rc1.0: {failure}");
-                context.broker().log().append(Severity::Err, "broker", &text);
+            Err(failed) => {
+                if failed.code.is_none() {
+                    let text = format!("rc1.0: {}", failed.failure);
+                    context.broker().log().append(Severity::Err, "broker", &text);
+                }
                 if recovery {
                     return Event::Rc1IgnoreFail;
                 }
-                self.fail();
+                // Whoever started the broker is told what the script has told.
+                self.set_exit_code(failed.code.unwrap_or(1));
                 self.stay_down(context.broker().attrs());
                 Event::Rc1Fail
             }
         }
     }
 
-    async fn rc1(&self, context: &Ctx) -> Result<(), Failure> {
+    async fn rc1(&self, context: &Ctx) -> Result<(), ScriptFailure> {
         let broker = context.broker();
         // An rc1 of one's own loads what it wants; an empty one is an instance without modules.
         if rc::is_builtin(broker, rc::RC1) {
@@ -100,6 +103,10 @@ impl Life {
             modules::load_all(broker).await?;
             rc::log_step(broker, "rc1.0: flux modprobe rc1", started, &Ok(()));
             if broker.rank() == 0 {
+                if startlog::has_crashed(context.handle()).await? {
+                    let text = "rc1.0: Flux was not shut down properly: data may have been lost";
+                    broker.log().append(Severity::Err, "broker", text);
+                }
                 startlog::append(context.handle(), startlog::Entry::Start).await?;
             }
         }
@@ -278,7 +285,13 @@ async fn finalize(context: &Ctx) -> Event {
     if removed.is_ok() && rc::is_builtin(broker, rc::RC3) {
         rc::log_step(broker, "rc3.0: flux modprobe rc3", started, &removed);
     }
-    match scripts.and(finished).and(removed) {
+    // The log has the script that failed.
+    let (scripts_failed, others) = (scripts.is_err(), finished.and(removed));
+    if let Err(ScriptFailure { failure, code: None }) = scripts {
+        broker.log().append(Severity::Err, "broker", &format!("rc3.0: {failure}"));
+    }
+    match others {
+        Ok(()) if scripts_failed => Event::Rc3Fail,
         Ok(()) if rc::is_none(broker, rc::RC3) => Event::Rc3None,
         Ok(()) => Event::Rc3Success,
         Err(failure) => {
