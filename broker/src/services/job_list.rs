@@ -4,6 +4,7 @@ mod attributes;
 mod constraint;
 mod job;
 mod stats;
+mod sync;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -40,6 +41,8 @@ pub struct JobList {
     running: BTreeSet<(Reverse<u64>, Reverse<JobId>)>,
     inactive: BTreeSet<(Reverse<u64>, Reverse<JobId>)>,
     waiting: Calls<rpc::ListIdResponse, rpc::ListIdRequest>,
+    /// Of jobs that the journal has not told of.
+    lookups: usize,
     stats_watchers: Calls<rpc::Stats, ()>,
     tally: Tally,
     paused: Option<Vec<job_manager::JournalResponse>>,
@@ -121,7 +124,7 @@ impl Service for JobList {
                 "running": self.running.len(),
                 "inactive": self.inactive.len(),
             },
-            "idsync": { "lookups": 0, "waits": self.waiting.len() },
+            "idsync": { "lookups": self.lookups, "waits": self.waiting.len() },
             "stats_watchers": self.stats_watchers.len(),
         }))
     }
@@ -255,7 +258,11 @@ impl JobList {
             }
         };
         let queues = context.config().get("queues").and_then(Value::as_object).cloned();
-        let constraint = match Constraint::from_request(request.constraint.as_ref()) {
+        if request.since < 0.0 {
+            let text = "invalid payload: since < 0.0 not allowed";
+            return call.fail(Failure::new(Errno::EPROTO, text));
+        }
+        let constraint = match Constraint::from_request(&request) {
             Ok(constraint) => constraint.with_virtual_queues(&queues.unwrap_or_default()),
             Err(text) => {
                 let text = format!("invalid payload: {text}");
@@ -289,7 +296,7 @@ impl JobList {
 
     fn list_id(
         &mut self,
-        _: &Context,
+        context: &Context,
         request: rpc::ListIdRequest,
         call: Call<rpc::ListIdResponse>,
     ) {
@@ -300,7 +307,7 @@ impl JobList {
                 call.finish(shown);
             }
             Some(_) => self.waiting.insert(call, request),
-            None => call.fail(Errno::ENOENT),
+            None => self.await_unknown(context, request, call),
         }
     }
 

@@ -8,7 +8,7 @@ use flux_protocol::payload::{Empty, Object, encode_json, text};
 use flux_protocol::rpc::{job_manager as rpc, resource};
 use serde_json::{Value, json};
 
-use crate::instance::{Instance, Options, PATIENCE, jobspec_of, run};
+use crate::instance::{Instance, Options, jobspec_of, run, until};
 
 const PLUGIN: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins-wasm/dist/fixtures/fixture-abilities.wasm");
@@ -101,15 +101,6 @@ async fn ask(instance: &Instance, method: &str) -> Result<Value, Errno> {
         instance.handle.send_raw::<()>(topic, Nodeid::ANY, Default::default(), payload);
     let payload = answer.next_raw().await.map_err(|failure| failure.errno)?;
     Ok(serde_json::from_str(text(payload.as_ref()).unwrap()).unwrap())
-}
-
-async fn until(what: impl AsyncFn() -> bool) {
-    let poll = async {
-        while !what().await {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, poll).await.unwrap();
 }
 
 #[test]

@@ -7,13 +7,7 @@ use serde_json::{Value, json};
 use crate::instance::{Instance, Options, PATIENCE, run, simulated};
 
 async fn housekeeping(instance: &Instance) -> Value {
-    let nodeid = flux_protocol::message::Nodeid::ANY;
-    let topic = "job-manager.stats-get".to_owned();
-    let mut answer = instance.handle.send_raw::<()>(topic, nodeid, Default::default(), None);
-    let payload = answer.next_raw().await.unwrap();
-    let stats: Value =
-        serde_json::from_str(flux_protocol::payload::text(payload.as_ref()).unwrap()).unwrap();
-    stats["housekeeping"].clone()
+    instance.stats("job-manager").await["housekeeping"].clone()
 }
 
 #[test]

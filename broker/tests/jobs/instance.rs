@@ -194,6 +194,14 @@ impl Instance {
     }
 
     /// Follow the job's eventlog up to an event with this name.
+    /// What `flux module stats` shows of a service.
+    pub(crate) async fn stats(&self, service: &str) -> Value {
+        let topic = format!("{service}.stats-get");
+        let mut answer = self.handle.send_raw::<()>(topic, Nodeid::ANY, Default::default(), None);
+        let payload = answer.next_raw().await.unwrap();
+        serde_json::from_str(flux_protocol::payload::text(payload.as_ref()).unwrap()).unwrap()
+    }
+
     pub(crate) async fn wait_event(&self, id: JobId, name: &str) -> LogEvent {
         let request = job_info::EventlogWatchRequest { id, path: "eventlog".to_owned(), flags: 0 };
         let mut watch =
@@ -268,4 +276,13 @@ pub(crate) fn simulated(duration: &str) -> Value {
 pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test);
+}
+
+pub(crate) async fn until(what: impl AsyncFn() -> bool) {
+    let poll = async {
+        while !what().await {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, poll).await.unwrap();
 }

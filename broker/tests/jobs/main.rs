@@ -15,6 +15,7 @@ mod harm;
 mod housekeeping;
 mod instance;
 mod lifecycle;
+mod listing;
 mod perilog;
 mod plugin_config;
 #[path = "../plugin_support/mod.rs"]

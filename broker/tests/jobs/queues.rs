@@ -41,6 +41,7 @@ async fn listed(instance: &Instance, queue: &str) -> Vec<u64> {
         attrs: Vec::new(),
         since: 0.0,
         constraint: Some(json!({ "queue": [queue] })),
+        legacy: None,
     };
     let response = instance.handle.rpc::<job_list::List>(&request).await.unwrap();
     response.jobs.iter().map(|job| job["id"].as_u64().unwrap()).collect()

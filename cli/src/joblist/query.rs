@@ -81,6 +81,7 @@ impl Query {
             attrs: self.attrs.clone(),
             since: self.since,
             constraint: Some(self.constraint()),
+            legacy: None,
         };
         let mut stream = flux.stream::<job_list::List>(Nodeid::ANY, &request)?;
         let mut jobs = Vec::new();

@@ -19,6 +19,23 @@ pub struct ListRequest {
     /// RFC 43.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constraint: Option<Value>,
+    /// In place of a constraint.
+    #[serde(flatten)]
+    pub legacy: Option<LegacyConstraint>,
+}
+
+/// What a listing could ask for before there were constraints; clients of those days still do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LegacyConstraint {
+    /// Of nobody in particular: `FLUX_USERID_UNKNOWN`.
+    pub userid: i64,
+    /// Bits; 0 is all.
+    pub states: u64,
+    pub results: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
 }
 
 /// A streamed response has one job; the first has the version, too.

@@ -110,6 +110,7 @@ async fn list(handle: &Handle, since: f64) -> Result<Vec<Listed>, Failure> {
         attrs: ATTRIBUTES.map(str::to_owned).to_vec(),
         since: since.next_down().max(0.0),
         constraint: Some(json!({ "states": [State::Inactive as u32] })),
+        legacy: None,
     };
     let response = handle.rpc::<List>(&request).await?;
     let parse = |job: Value| serde_json::from_value(job);

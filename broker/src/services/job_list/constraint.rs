@@ -2,6 +2,7 @@
 
 use flux_protocol::hostlist::Hostlist;
 use flux_protocol::idset::Idset;
+use flux_protocol::rpc::job_list::{LegacyConstraint, ListRequest};
 use serde_json::{Map, Value};
 
 use super::job::Job;
@@ -43,11 +44,21 @@ const ANY_USER: u64 = u32::MAX as u64;
 
 impl Constraint {
     /// Without one, or with an empty one, all jobs match. The text says what is wrong.
-    pub(super) fn from_request(value: Option<&Value>) -> Result<Constraint, String> {
-        match value {
-            None | Some(Value::Null) => Ok(Constraint::All(Vec::new())),
-            Some(value) => Constraint::parse(value),
+    pub(super) fn from_request(request: &ListRequest) -> Result<Constraint, String> {
+        match (&request.constraint, &request.legacy) {
+            (None | Some(Value::Null), None) => Ok(Constraint::All(Vec::new())),
+            (None | Some(Value::Null), Some(legacy)) => Ok(Constraint::from_legacy(legacy)),
+            (Some(value), _) => Constraint::parse(value),
         }
+    }
+
+    fn from_legacy(legacy: &LegacyConstraint) -> Constraint {
+        let mut parts = vec![Constraint::Userid(vec![user(legacy.userid)])];
+        parts.extend(legacy.name.clone().map(|name| Constraint::Name(vec![name])));
+        parts.extend(legacy.queue.clone().map(|queue| Constraint::Queue(vec![queue])));
+        parts.extend((legacy.states != 0).then_some(Constraint::States(legacy.states)));
+        parts.extend((legacy.results != 0).then_some(Constraint::Results(legacy.results)));
+        Constraint::All(parts)
     }
 
     /// Jobs of a virtual queue are the parent's as well (RFC 33); `queues` is the configuration.
@@ -132,7 +143,8 @@ impl Constraint {
                 }
                 Constraint::Ranks(ranks)
             }
-            "t_submit" | "t_depend" | "t_run" | "t_cleanup" | "t_inactive" => {
+            "t_submit" | "t_depend" | "t_priority" | "t_sched" | "t_run" | "t_cleanup"
+            | "t_inactive" => {
                 let [text] = texts()?.try_into().map_err(|_| wrong("one comparison"))?;
                 let (op, number) = compare(&text).ok_or_else(|| wrong("a comparison"))?;
                 Constraint::Time { attr: operator.to_owned(), op, value: number }

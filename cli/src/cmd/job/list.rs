@@ -85,7 +85,8 @@ impl ListInactive {
 async fn print(flux: &Client, max_entries: i64, since: f64, constraint: Value) -> Outcome {
     let failed = |e| Failure::of("flux job-list.list", e);
     let attrs = vec!["all".to_owned()];
-    let request = ListRequest { max_entries, attrs, since, constraint: Some(constraint) };
+    let request =
+        ListRequest { max_entries, attrs, since, constraint: Some(constraint), legacy: None };
     let mut stream = flux.stream::<job_list::List>(Nodeid::ANY, &request)?;
     while let Some(response) = stream.next().await.map_err(failed)? {
         for job in &response.jobs {

@@ -134,6 +134,7 @@ async fn ahead(flux: &Client, job: &JobInfo) -> Result<usize, RpcError> {
         attrs: ["priority", "queue"].map(str::to_owned).to_vec(),
         since: 0.0,
         constraint: Some(json!({ "states": ["sched"] })),
+        legacy: None,
     };
     let turn = |job: &JobInfo| (Reverse(job.int("priority")), job.id);
     let mut stream = flux.stream::<job_list::List>(Nodeid::ANY, &request)?;
