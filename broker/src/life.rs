@@ -40,6 +40,7 @@ struct Signals {
     interrupt: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
     quit: tokio::signal::unix::Signal,
+    alarm: tokio::signal::unix::Signal,
 }
 
 impl std::fmt::Debug for Life {
@@ -67,6 +68,7 @@ impl Life {
                 interrupt: signal(SignalKind::interrupt())?,
                 hangup: signal(SignalKind::hangup())?,
                 quit: signal(SignalKind::quit())?,
+                alarm: signal(SignalKind::alarm())?,
             }),
             systemd: Systemd::new(attrs),
         }))
@@ -108,12 +110,13 @@ impl Life {
     /// The next signal that asks for an end.
     pub(crate) async fn signal(&self) -> &'static str {
         let mut signals = self.signals.lock().await;
-        let Signals { terminate, interrupt, hangup, quit } = &mut *signals;
+        let Signals { terminate, interrupt, hangup, quit, alarm } = &mut *signals;
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
             _ = hangup.recv() => "SIGHUP",
             _ = quit.recv() => "SIGQUIT",
+            _ = alarm.recv() => "SIGALRM",
         }
     }
 

@@ -11,6 +11,7 @@ mod pipeline;
 mod request;
 mod signature;
 
+use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flux_protocol::errno::Errno;
@@ -30,14 +31,21 @@ use pipeline::Pipeline;
 
 pub(crate) type Context = crate::context::Context<JobIngest>;
 
+/// Requests that are judged at a time: enough to keep the plugins busy. Of a flood of submissions
+/// the rest waits here, and not between the events of the jobs that run.
+const WINDOW: usize = 16;
+
 /// The service; one on each rank.
 #[derive(Debug)]
 pub struct JobIngest {
     generator: Generator,
     args: Vec<String>,
     pipeline: Pipeline,
-    /// Pipelines of new configurations that are being loaded, and what is to go through the last.
+    /// Pipelines of new configurations that are being loaded.
     reloads: Reloads,
+    /// Requests that are to be judged, and how many are being judged.
+    line: VecDeque<(request::Request, Call<rpc::SubmitResponse>)>,
+    judging: usize,
     batch: Batch,
     verifier: signature::Verifier,
     shutdown: bool,
@@ -47,7 +55,6 @@ pub struct JobIngest {
 struct Reloads {
     begun: u64,
     done: u64,
-    waiting: Vec<(request::Request, Call<rpc::SubmitResponse>)>,
 }
 
 impl Service for JobIngest {
@@ -62,6 +69,8 @@ impl Service for JobIngest {
             args: args.to_vec(),
             pipeline: Pipeline::load(context, &config).await?,
             reloads: Reloads::default(),
+            line: VecDeque::new(),
+            judging: 0,
             batch: Batch::default(),
             verifier: signature::Verifier::default(),
             shutdown: false,
@@ -96,7 +105,7 @@ impl Service for JobIngest {
                     }
                     Empty
                 });
-                ingest.reloaded(&after);
+                ingest.judge_next(&after);
                 call.finish(result);
             },
         );
@@ -182,31 +191,35 @@ impl JobIngest {
             Ok(request) => request,
             Err(failure) => return call.fail(failure),
         };
-        self.judge(context, request, call);
+        self.line.push_back((request, call));
+        self.judge_next(context);
     }
 
     /// What comes after a new configuration is judged by it, and waits until that can be done.
-    fn judge(
-        &mut self,
-        context: &Context,
-        request: request::Request,
-        call: Call<rpc::SubmitResponse>,
-    ) {
-        if self.reloads.done < self.reloads.begun {
-            self.reloads.waiting.push((request, call));
-        } else if self.pipeline.is_empty_for(&request) {
-            self.batch.add(context, request, call);
-        } else {
-            self.pipeline.submit(context, request, call);
+    fn judge_next(&mut self, context: &Context) {
+        while self.reloads.done == self.reloads.begun && self.judging < WINDOW {
+            let Some((request, call)) = self.line.pop_front() else { return };
+            if self.pipeline.is_empty_for(&request) {
+                self.batch.add(context, request, call);
+            } else {
+                self.judging += 1;
+                self.pipeline.submit(context, request, call);
+            }
         }
     }
 
-    fn reloaded(&mut self, context: &Context) {
-        if self.reloads.done == self.reloads.begun {
-            for (request, call) in std::mem::take(&mut self.reloads.waiting) {
-                self.judge(context, request, call);
-            }
+    fn judged(
+        &mut self,
+        context: &Context,
+        judged: Result<request::Request, Failure>,
+        call: Call<rpc::SubmitResponse>,
+    ) {
+        self.judging -= 1;
+        match judged {
+            Ok(request) => self.batch.add(context, request, call),
+            Err(failure) => call.fail(failure),
         }
+        self.judge_next(context);
     }
 
     fn getinfo(

@@ -117,12 +117,12 @@ impl Pipeline {
         let after = context.clone();
         context.spawn(
             async move { stages.judge(&handle, request).await },
-            move |ingest: &mut JobIngest, judged| match judged {
-                Ok(request) => ingest.batch.add(&after, request, call),
-                Err((errno, text)) => {
+            move |ingest: &mut JobIngest, judged: Judged| {
+                let judged = judged.map_err(|(errno, text)| {
                     ingest.pipeline.errors += 1;
-                    call.fail(Failure::new(errno, text));
-                }
+                    Failure::new(errno, text)
+                });
+                ingest.judged(&after, judged, call);
             },
         );
     }
