@@ -93,6 +93,11 @@ impl Instance {
 
 /// Run a test on the one thread that a broker runs on.
 pub(crate) fn run(test: impl Future<Output = ()>) {
+    use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, test);
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        // As a broker does, whose children then die of it, whoever started this one.
+        let _interrupt = signal(SignalKind::interrupt()).unwrap();
+        test.await;
+    });
 }
