@@ -461,16 +461,20 @@ fn a_plugin_that_panics_in_any_topic_costs_what_its_policy_says_and_no_more() {
             })
             .await;
             assert!(!log.iter().any(|line| line.starts_with("job-manager.err")), "{log:?}");
-            // Of a priority that could not be asked for, the job has a note.
-            match topic {
-                "job.state.priority" => {
-                    let exception = only(&events, "exception");
-                    assert_eq!(exception["type"], "abilities");
-                    assert_eq!(exception["severity"], 4);
-                    assert!(exception["note"].as_str().unwrap().starts_with(&fault));
-                    assert_eq!(*only(&events, "priority"), json!({ "priority": 16 }));
-                }
-                _ => assert!(!events.iter().any(|event| event.0 == "exception"), "{events:?}"),
+            // Of a priority that could not be asked for, the job has a note; that may be since a
+            // callback panicked that the plugin was called with at the same time.
+            let several = "plugin abilities panicked in several callbacks: ";
+            let exceptions: Vec<_> = events.iter().filter(|event| event.0 == "exception").collect();
+            for (_, exception) in &exceptions {
+                assert_eq!(exception["type"], "abilities");
+                assert_eq!(exception["severity"], 4);
+                let note = exception["note"].as_str().unwrap();
+                let own = topic == "job.state.priority" && note.starts_with(&fault);
+                assert!(own || note.starts_with(several), "{events:?}");
+            }
+            if topic == "job.state.priority" {
+                assert_eq!(exceptions.len(), 1, "{events:?}");
+                assert_eq!(*only(&events, "priority"), json!({ "priority": 16 }));
             }
         }
         instance.stop().await;

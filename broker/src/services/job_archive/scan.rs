@@ -1,5 +1,7 @@
 //! One look for jobs that have ended: list them, read what the KVS has of each, write the rows.
 
+use std::time::{Duration, Instant};
+
 use flux_protocol::errno::Errno;
 use flux_protocol::eventlog;
 use flux_protocol::failure::Failure;
@@ -16,6 +18,8 @@ use crate::services::job_manager::job::State;
 
 /// Jobs that are read at once, and written in one transaction.
 const BATCH: usize = 64;
+/// How long the store may be behind job-list.
+const PATIENCE: Duration = Duration::from_secs(30);
 const ATTRIBUTES: [&str; 6] = ["userid", "ranks", "t_submit", "t_run", "t_cleanup", "t_inactive"];
 
 /// What is remembered from one look to the next.
@@ -24,8 +28,14 @@ pub(super) struct Scanner {
     handle: Handle,
     database: Database,
     newest: Option<Newest>,
-    /// The job whose eventlog was found without its end.
-    late: Option<JobId>,
+    late: Option<Late>,
+}
+
+/// The job whose eventlog was found without its end, and when that was seen first.
+#[derive(Debug, Clone, Copy)]
+struct Late {
+    id: JobId,
+    since: Instant,
 }
 
 /// The end of the job that was archived last, and the jobs that ended at that very time.
@@ -80,12 +90,10 @@ impl Scanner {
         jobs.sort_by(|a, b| a.t_inactive.total_cmp(&b.t_inactive).then(a.id.cmp(&b.id)));
         for batch in jobs.chunks(BATCH) {
             let mut rows = read(&self.handle, batch).await?;
-            // job-list may know of an end before the store has it. What is still without one at
-            // the second look is taken as it is.
-            let late = rows.iter().find(|row| !has_ended(row) && self.late != Some(row.id));
-            let late = late.map(|row| row.id);
-            let place = |id| batch.iter().position(|job| Some(job.id) == id);
-            let batch = place(late).and_then(|place| batch.get(..place)).unwrap_or(batch);
+            let behind =
+                rows.iter().filter(|row| !has_ended(row)).find_map(|row| late(self.late, row.id));
+            let place = behind.and_then(|late| batch.iter().position(|job| job.id == late.id));
+            let batch = place.and_then(|place| batch.get(..place)).unwrap_or(batch);
             rows.retain(|row| batch.iter().any(|job| job.id == row.id));
             times.extend(self.database.insert(rows).await?);
             for job in batch {
@@ -94,13 +102,21 @@ impl Scanner {
                 }
                 newest.ids.push(job.id);
             }
-            self.late = late;
-            if late.is_some() {
+            self.late = behind;
+            if behind.is_some() {
                 break;
             }
         }
         Ok(())
     }
+}
+
+/// job-list may know of an end before the store has it. What is without one for long is taken as
+/// it is, or nothing after it would ever be.
+fn late(known: Option<Late>, id: JobId) -> Option<Late> {
+    let known = known.filter(|late| late.id == id);
+    let late = known.unwrap_or_else(|| Late { id, since: Instant::now() });
+    (late.since.elapsed() < PATIENCE).then_some(late)
 }
 
 /// Jobs that ended at `since` or later.
