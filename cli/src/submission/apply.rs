@@ -72,9 +72,10 @@ impl Common {
             let unit = if self.as_mini { 1.0 } else { 60.0 };
             return Ok(Some(number * unit));
         }
-        let seconds = flux_protocol::fsd::parse(text)
-            .map_err(|_| refuse("invalid Flux standard duration"))?;
-        Ok(Some(seconds))
+        let seconds = flux_protocol::fsd::parse(text).ok();
+        // Text without a number is 0 to C; here it is a variable that was empty.
+        let seconds = seconds.filter(|_| !text.trim().is_empty());
+        seconds.map(Some).ok_or_else(|| refuse("invalid Flux standard duration"))
     }
 
     /// Where the job runs: `--cwd`, else where this process is.
