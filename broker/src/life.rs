@@ -19,7 +19,7 @@ pub struct Life {
     state: watch::Sender<State>,
     /// The command line of the initial program; none at other ranks than 0.
     initial_program: Option<Script>,
-    /// The initial program while it runs.
+    /// The initial program, or another script, while it runs.
     running: Cell<Option<Running>>,
     exit_code: Cell<u8>,
     /// Tells systemd not to start the broker again; stands above the exit code.
@@ -120,8 +120,8 @@ impl Life {
         }
     }
 
-    /// False when no initial program runs.
-    pub(crate) fn hang_up_initial_program(&self) -> bool {
+    /// False when no script runs.
+    pub(crate) fn hang_up_script(&self) -> bool {
         let Some(running) = self.running.get() else { return false };
         let sent = if running.own_group {
             killpg(running.pid, Signal::SIGHUP)

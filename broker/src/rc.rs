@@ -17,12 +17,15 @@ use flux_protocol::failure::Failure;
 use flux_protocol::layout::Layout;
 use flux_protocol::message::{Flags, Nodeid};
 use flux_protocol::signal;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::broker::Broker;
 use crate::handle::Handle;
+use crate::life::Running;
 use crate::log::Severity;
 pub use script::Script;
 use script::user_shell;
@@ -206,12 +209,14 @@ pub async fn run(broker: &Rc<Broker>, label: &str, script: &Script) -> Result<()
     let mut child = command
         .spawn()
         .map_err(|error| Failure::new(Errno::from(&error), format!("{line}: {error}")))?;
+    let mut group = Group::of(broker, &child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (status, (), ()) = tokio::join!(
         child.wait(),
         log_lines(broker, label, Severity::Info, stdout),
         log_lines(broker, label, Severity::Err, stderr),
     );
+    group.is_over = true;
     let status = status.map_err(Failure::from)?;
     let took = started.elapsed().as_secs_f64();
     let severity = if status.success() { Severity::Info } else { Severity::Err };
@@ -222,6 +227,39 @@ pub async fn run(broker: &Rc<Broker>, label: &str, script: &Script) -> Result<()
     }
     let failure = Failure::new(Errno::EIO, format!("{line} failed: {}", describe(status)));
     Err(ScriptFailure { failure, code: Some(shell_exit_code(status)) })
+}
+
+/// The processes of a script. A signal to the broker hangs them up, and where the script is not
+/// waited for any longer they end with it.
+struct Group<'a> {
+    broker: &'a Broker,
+    pid: Option<Pid>,
+    is_over: bool,
+}
+
+impl Group<'_> {
+    fn of<'a>(broker: &'a Broker, child: &Child) -> Group<'a> {
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+        let group = Group { broker, pid, is_over: false };
+        group.set_running(pid);
+        group
+    }
+
+    fn set_running(&self, pid: Option<Pid>) {
+        if let Some(life) = self.broker.life() {
+            life.set_running(pid.map(|pid| Running { pid, own_group: true }));
+        }
+    }
+}
+
+impl Drop for Group<'_> {
+    fn drop(&mut self) {
+        self.set_running(None);
+        if let (Some(pid), false) = (self.pid, self.is_over) {
+            // It may just have gone.
+            let _ = killpg(pid, Signal::SIGKILL);
+        }
+    }
 }
 
 async fn log_lines<R: AsyncRead + Unpin>(

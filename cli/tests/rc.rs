@@ -254,3 +254,43 @@ fn programs_of_an_instance_do_not_take_themselves_for_tasks_of_the_launcher() {
     let [enclosing, id] = lines[..] else { panic!("{said}") };
     assert_eq!(enclosing, format!("FLUX_ENCLOSING_ID={id}"));
 }
+
+/// Start an instance whose `script` makes the file `began` and then takes its time; end it by a
+/// signal. What it has said, and its exit code.
+fn interrupted(args: &[&str], tmp: &Path) -> (String, Option<i32>) {
+    let mut command = command(args, tmp);
+    let broker = command.current_dir(tmp).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let broker = broker.unwrap();
+    while !tmp.join("began").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let pid = nix::unistd::Pid::from_raw(broker.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let output = broker.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (String::from_utf8_lossy(&said).into_owned(), output.status.code())
+}
+
+#[test]
+fn a_signal_ends_an_rc1_with_all_that_it_has_started() {
+    let tmp = tempfile::tempdir().unwrap();
+    let rc1 = "-Sbroker.rc1_path=sleep 1000 & echo $! > pid; touch began; wait";
+    let (said, code) = interrupted(&[rc1, "echo", "the-program"], tmp.path());
+    assert!(said.contains("Hangup (rc=129)") && !said.contains("the-program\n"), "{said}");
+    assert_eq!(code, Some(129), "{said}");
+    let pid = std::fs::read_to_string(tmp.path().join("pid")).unwrap();
+    let process = Path::new("/proc").join(pid.trim());
+    // Its parent is gone: whoever inherits it may take a moment.
+    while std::fs::read_to_string(process.join("stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_signal_ends_a_cleanup_that_does_not_end() {
+    let tmp = tempfile::tempdir().unwrap();
+    let program = "flux admin cleanup-push 'touch began; sleep 1000'";
+    let (said, code) = interrupted(&[program], tmp.path());
+    assert!(said.contains("cleanup: ended by SIGTERM"), "{said}");
+    assert_eq!(code, Some(1), "{said}");
+}

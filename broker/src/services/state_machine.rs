@@ -151,9 +151,30 @@ impl StateMachine {
         context.spawn(async move { life.signal().await }, move |machine: &mut Self, name| {
             let text = format!("signal: {name}");
             after.broker().log().append(Severity::Info, "broker", &text);
-            machine.stop_orderly(&after);
+            machine.signaled(&after, name);
             machine.watch_signals(&after);
         });
+    }
+
+    /// What runs in this state is not waited for any longer.
+    fn signaled(&mut self, context: &Context<Self>, name: &str) {
+        match self.state() {
+            // The state ends as it does when the script fails.
+            State::Init | State::Finalize if self.life.hang_up_script() => {}
+            State::Cleanup => {
+                let text = format!("cleanup: ended by {name}");
+                context.broker().log().append(Severity::Err, "broker", &text);
+                self.life.fail();
+                self.post(context, Event::CleanupFail);
+            }
+            state => {
+                // There was something to be run, and it never was.
+                if state < State::Run && self.life.initial_program().is_some() {
+                    self.life.fail();
+                }
+                self.stop_orderly(context);
+            }
+        }
     }
 
     fn watch_parent(&mut self, context: &Context<Self>) {
@@ -168,7 +189,7 @@ impl StateMachine {
 
     /// End what runs in this state, so that the next states come as they do after a normal end.
     fn stop_orderly(&mut self, context: &Context<Self>) {
-        if self.state() == State::Run && self.life.hang_up_initial_program() {
+        if self.state() == State::Run && self.life.hang_up_script() {
             return;
         }
         self.post(context, Event::Shutdown);
