@@ -213,6 +213,11 @@ fn config_files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
         let file = entry.map_err(error)?.path();
         let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if file.extension().is_some_and(|extension| extension == "toml") && !hidden {
+            // Reading a FIFO would wait for whoever writes to it.
+            if file.metadata().is_ok_and(|meta| !meta.is_file()) {
+                let error = std::io::Error::other("not a regular file");
+                return Err(ConfigError::Read { path: file, error });
+            }
             files.push(file);
         }
     }

@@ -40,6 +40,11 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>, FilesError> {
         let file = entry.map_err(unreadable)?.path();
         let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if file.extension().is_some_and(|extension| extension == "toml") && !hidden {
+            // Reading a FIFO would wait for whoever writes to it.
+            if file.metadata().is_ok_and(|meta| !meta.is_file()) {
+                let reason = "not a regular file".to_owned();
+                return Err(FilesError::Read { path: file, reason });
+            }
             files.push(file);
         }
     }

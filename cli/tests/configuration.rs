@@ -271,3 +271,15 @@ fn a_follower_knows_the_configuration_of_rank_0_before_it_goes_on() {
         assert!(known < goes_on, "{out}");
     }
 }
+
+#[test]
+fn what_is_no_file_among_the_files_is_refused_and_nobody_waits_for_it() {
+    let dir = folder(&[("a.toml", "[kvs]\ncheckpoint-period = \"30m\"\n")]);
+    let line = "mkfifo c/f.toml; flux config reload; echo $?; flux config check c; echo $?
+        rm c/f.toml; mkdir c/f.toml; flux config reload; echo $?
+        rmdir c/f.toml; flux config reload; echo $?; flux config get kvs";
+    let (_, out, err) = flux(dir.path(), None, &["start", "-o,-cc", line]);
+    assert!(out.ends_with("1\n1\n0\n{\"checkpoint-period\":\"30m\"}\n"), "{out}{err}");
+    let said = format!("{out}{err}");
+    assert_eq!(said.matches("f.toml: not a regular file").count(), 3, "{said}");
+}

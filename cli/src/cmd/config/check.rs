@@ -89,7 +89,7 @@ fn spaces(dir: &Path) -> Result<[Option<PathBuf>; 3], Failure> {
     };
     // What is called otherwise is what a broker is started with.
     let space = SPACES.iter().position(|space| named.ends_with(space)).unwrap_or_default();
-    if itself == dir && !toml_files::files(dir).is_ok_and(|files| !files.is_empty()) {
+    if itself == dir && toml_files::files(dir).is_ok_and(|files| files.is_empty()) {
         let text = "there is no system/conf.d, security/conf.d or imp/conf.d below it, nor *.toml";
         return Err(Failure::of(dir.display(), text));
     }
