@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | `config` | there is a `[bootstrap]` table | host's place in `hosts` | in the table, one certificate for all |
 //! | `simple` | the environment has `PMI_FD` | `PMI_RANK`, `PMI_SIZE` | business cards, put into the launcher's KVS |
+//! | `libpmi2`, `libpmi` | the launcher has a library of this name, that knows of a launch | the library | the same |
 //! | `single` | else | 0, 1 | none |
 //!
 //! Two steps, since the run directory, in which local endpoints are, is made between them:
@@ -32,8 +33,10 @@ use crate::overlay::topology::{Topology, TopologyError};
 use crate::overlay::transport::TransportError;
 use bizcard::BizcardError;
 use config::{Bootstrap, BootstrapError};
+use flux_pmi::library::Interface;
 use interface::{Hint, InterfaceError};
-use pmi::{Launcher, Pmi, PmiError};
+use pmi::simple::Launcher;
+use pmi::{LibraryPmi, Pmi, PmiError};
 use tbon::{Tbon, TbonError};
 pub use wire::{Boot, Links, ParentLink};
 
@@ -54,7 +57,7 @@ pub struct Booting {
 #[derive(Debug)]
 enum Source {
     Config(Bootstrap),
-    Simple(Pmi),
+    Pmi(Pmi),
     Single,
 }
 
@@ -107,19 +110,18 @@ async fn begin_in(
     env: impl Fn(&str) -> Option<String>,
 ) -> Result<Booting, BootError> {
     let mut source = choose(attrs, config, hostname, &env).await?;
-    if let Found::Simple(_, pmi) = &mut source {
+    if let Source::Pmi(pmi) = &mut source {
         set_job_attrs(attrs, pmi).await?;
     }
     let mut tbon = Tbon::load(attrs, config)?;
-    let (rank, size, source) = match source {
-        Found::Config(bootstrap) => {
+    let (rank, size) = match &source {
+        Source::Config(bootstrap) => {
             let not_found = || BootstrapError::NotFound(hostname.to_owned());
             let rank = bootstrap.rank_of(hostname).ok_or_else(not_found)?;
-            let size = u32::try_from(bootstrap.hosts.len()).unwrap_or(u32::MAX);
-            (rank, size, Source::Config(bootstrap))
+            (rank, u32::try_from(bootstrap.hosts.len()).unwrap_or(u32::MAX))
         }
-        Found::Simple(launcher, pmi) => (launcher.rank, launcher.size, Source::Simple(pmi)),
-        Found::Single => (0, 1, Source::Single),
+        Source::Pmi(pmi) => (pmi.rank(), pmi.size()),
+        Source::Single => (0, 1),
     };
     if rank > 0 {
         // More than one is for him who talks to all.
@@ -133,19 +135,13 @@ async fn begin_in(
     Ok(booting)
 }
 
-enum Found {
-    Config(Bootstrap),
-    Simple(Launcher, Pmi),
-    Single,
-}
-
 /// Try the methods in the order of `FLUX_PMI_CLIENT_METHODS`, or the one that the attribute names.
 async fn choose(
     attrs: &Attrs,
     config: &Config,
     hostname: &str,
     env: &impl Fn(&str) -> Option<String>,
-) -> Result<Found, BootError> {
+) -> Result<Source, BootError> {
     let methods = attrs
         .get("broker.boot-method")
         .or_else(|| env("FLUX_PMI_CLIENT_METHODS"))
@@ -155,6 +151,7 @@ async fn choose(
             eprintln!("{text}");
         }
     };
+    let mut refused = String::new();
     for method in methods.split_ascii_whitespace() {
         trace(format_args!("flux-pmi-client: trying '{method}'"));
         let selected = || trace(format_args!("{method}: selected"));
@@ -162,32 +159,43 @@ async fn choose(
             "config" => {
                 if let Some(bootstrap) = Bootstrap::from_config(config, hostname)? {
                     selected();
-                    return Ok(Found::Config(bootstrap));
+                    return Ok(Source::Config(bootstrap));
                 }
             }
             "simple" => {
                 if let Some(launcher) = Launcher::from_env(env)? {
                     selected();
-                    let pmi = launcher.connect().await?;
-                    return Ok(Found::Simple(launcher, pmi));
+                    return Ok(Source::Pmi(Pmi::Simple(launcher.connect().await?)));
                 }
             }
             "single" => {
                 selected();
-                return Ok(Found::Single);
+                return Ok(Source::Single);
             }
-            // Libraries of other launchers, all of which speak the wire protocol as well.
-            _ => {}
+            _ => {
+                let Some((interface, path)) = Interface::of_method(method) else { continue };
+                match LibraryPmi::init(interface, path.map(str::to_owned)).await {
+                    Ok(library) => {
+                        trace(format_args!("{method}: {}", library.note));
+                        return Ok(Source::Pmi(Pmi::Library(library)));
+                    }
+                    // It is not there, or is, and this was not launched by its launcher.
+                    Err(error) => {
+                        trace(format_args!("{error}"));
+                        refused = format!(" ({error})");
+                    }
+                }
+            }
         }
     }
-    Err(BootError::NoMethod(methods))
+    Err(BootError::NoMethod(methods + &refused))
 }
 
 /// What a Flux job shell tells the brokers that it starts.
 async fn set_job_attrs(attrs: &Attrs, pmi: &mut Pmi) -> Result<(), BootError> {
     let Some(level) = pmi.lookup("flux.instance-level").await? else { return Ok(()) };
     attrs.put_default("instance-level", level, Access::Immutable);
-    attrs.put_default("jobid", &pmi.kvsname, Access::Immutable);
+    attrs.put_default("jobid", pmi.kvsname(), Access::Immutable);
     if attrs.get("tbon.interface-hint").is_none()
         && let Some(hint) = pmi.lookup("flux.tbon-interface-hint").await?
     {
@@ -208,9 +216,9 @@ impl Booting {
     }
 
     pub fn method(&self) -> &'static str {
-        match self.source {
+        match &self.source {
             Source::Config(_) => "config",
-            Source::Simple(_) => "simple",
+            Source::Pmi(pmi) => pmi.method(),
             Source::Single => "single",
         }
     }
@@ -219,7 +227,7 @@ impl Booting {
     async fn set_mapping(&mut self, attrs: &Attrs) -> Result<(), BootError> {
         let in_job = attrs.get("jobid").is_some();
         let mapping = match &mut self.source {
-            Source::Simple(pmi) if self.size > 1 => {
+            Source::Pmi(pmi) if self.size > 1 => {
                 let mut found = None;
                 for key in ["flux.taskmap", "PMI_process_mapping"] {
                     if found.is_none()
@@ -265,7 +273,7 @@ impl Booting {
         let source = std::mem::replace(&mut self.source, Source::Single);
         let boot = match source {
             Source::Config(bootstrap) => self.wire_config(attrs, bootstrap, topology, uuid)?,
-            Source::Simple(pmi) => self.wire_pmi(attrs, pmi, topology, uuid).await?,
+            Source::Pmi(pmi) => self.wire_pmi(attrs, pmi, topology, uuid).await?,
             Source::Single => self.alone(topology),
         };
         attrs.put_default("hostlist", boot.hosts.encode(), Access::Immutable);
@@ -276,7 +284,7 @@ impl Booting {
     fn topology(&self, attrs: &Attrs) -> Result<Topology, BootError> {
         let hosts = match &self.source {
             Source::Config(bootstrap) => bootstrap.hosts.as_slice(),
-            Source::Simple(_) | Source::Single => &[],
+            Source::Pmi(_) | Source::Single => &[],
         };
         let has_parents = hosts.iter().any(|host| host.parent.is_some());
         let shape = self.tbon.shape.unwrap_or_else(|| tbon::default_shape(has_parents));

@@ -358,6 +358,39 @@ fn any_launcher_that_speaks_pmi_1_can_start_an_instance() {
     assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
 }
 
+/// Libraries of a launcher that offers nothing else; the dynamic linker finds them, as Slurm's.
+#[test]
+fn launchers_that_offer_a_library_can_start_an_instance() {
+    const SIZE: usize = 3;
+    for (library, flag) in [("libpmi", "-UPMI2"), ("libpmi2", "-DPMI2")] {
+        let tmp = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/launcher/pmi.c");
+        let file = tmp.path().join(format!("{library}.so"));
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-shared", "-fPIC", "-Wall", flag, "-o"]).arg(&file).arg(source);
+        assert!(gcc.status().unwrap().success(), "gcc");
+        let start = |rank: usize| {
+            let mut command = clean(broker(), tmp.path());
+            let status = format!(
+                "{FLUX} overlay status --wait=full --summary; {FLUX} getattr broker.boot-method"
+            );
+            command
+                .arg(status)
+                .env("LD_LIBRARY_PATH", tmp.path())
+                .env("LAUNCH_DIR", tmp.path())
+                .env("LAUNCH_RANK", rank.to_string())
+                .env("LAUNCH_SIZE", SIZE.to_string())
+                .stdout(Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let brokers: Vec<Child> = (0..SIZE).map(start).collect();
+        let outputs: Vec<Output> =
+            brokers.into_iter().map(|broker| broker.wait_with_output().unwrap()).collect();
+        assert_eq!(text(&outputs[0].stdout), format!("full\n{library}\n"));
+        assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
+    }
+}
+
 /// MPICH's launcher offers PMI-1 to what it starts.
 #[test]
 fn mpiexec_can_start_an_instance() {

@@ -1,5 +1,6 @@
 //! The server of the PMI-1 simple wire protocol (RFC 13), as `flux start` and `flux-shell` offer
-//! it to the programs that they start. No I/O: lines in, lines out. [`client`] is the other side.
+//! it to the programs that they start. No I/O: lines in, lines out. [`client`] is the other side;
+//! `library`, of the feature of this name, is the other side of launchers with a library.
 //!
 //! A client sends `cmd=NAME key=value ...` lines on the socket whose number is in `PMI_FD`:
 //!
@@ -8,12 +9,14 @@
 //! cmd=put kvsname=NAME key=KEY value=VALUE...
 //! cmd=barrier_in
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 use std::collections::BTreeMap;
 
 pub mod client;
 mod code;
+#[cfg(feature = "library")]
+pub mod library;
 
 pub use code::Failed;
 

@@ -1,32 +1,17 @@
-//! A client of the PMI-1 wire protocol (RFC 13), which process launchers speak: `flux start`, the
-//! job shell, `mpiexec.hydra`, `srun --mpi=pmi`-likes with `PMI_FD`.
-//!
-//! ```text
-//! cmd=get kvsname=NAME key=KEY
-//! cmd=get_result rc=0 value=VALUE
-//! ```
+//! What a process launcher tells the broker that it starts, and tells the others of it: by the wire
+//! protocol of PMI-1 (RFC 13) or by the launcher's own library.
 
-use std::os::unix::net::UnixStream as StdUnixStream;
+mod library;
+pub(super) mod simple;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
+use flux_pmi::library::LibraryError;
 
-/// Longest line that is read.
-const LINE_MAX: usize = 64 << 10;
-
-/// What the environment says of the launcher.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Launcher {
-    fd: i32,
-    pub(super) rank: u32,
-    pub(super) size: u32,
-}
+pub(super) use library::LibraryPmi;
+use simple::SimplePmi;
 
 /// Why the launcher could not be talked to.
 #[derive(Debug, thiserror::Error)]
 pub enum PmiError {
-    #[error("simple: {0} is not set")]
-    Unset(&'static str),
     #[error("simple: {name}={value} is invalid")]
     Environment { name: &'static str, value: String },
     #[error("simple: {command}: {error}")]
@@ -37,76 +22,72 @@ pub enum PmiError {
     Unexpected { command: &'static str, line: String },
     #[error("simple: {command}: the launcher failed it (rc={rc})")]
     Refused { command: &'static str, rc: String },
-    #[error("simple: value of {key} has {len} bytes, of which the launcher takes {max}")]
+    #[error("value of {key} has {len} bytes, of which the launcher takes {max}")]
     TooLong { key: String, len: usize, max: usize },
+    #[error("{method}: {command}: {error}")]
+    Library { method: &'static str, command: &'static str, error: LibraryError },
+    #[error("{method}: {command}: the thread that the library was called in is gone")]
+    Gone { method: &'static str, command: &'static str },
 }
 
-/// A connection past its init.
+/// A conversation with a launcher, past its init.
 #[derive(Debug)]
-pub(super) struct Pmi {
-    stream: BufReader<UnixStream>,
-    /// For `flux-shell`, the job id.
-    pub(super) kvsname: String,
-    /// With the terminating NUL of C clients.
-    value_max: usize,
-}
-
-// === impl Launcher ===
-
-impl Launcher {
-    /// Nothing when there are no PMI variables in the environment.
-    pub(super) fn from_env(
-        get: impl Fn(&str) -> Option<String>,
-    ) -> Result<Option<Launcher>, PmiError> {
-        let names = ["PMI_FD", "PMI_RANK", "PMI_SIZE"];
-        let [Some(fd), Some(rank), Some(size)] = names.map(&get) else { return Ok(None) };
-        let error = |name, value: &str| PmiError::Environment { name, value: value.to_owned() };
-        let launcher = Launcher {
-            fd: fd.parse().map_err(|_| error("PMI_FD", &fd))?,
-            rank: rank.parse().map_err(|_| error("PMI_RANK", &rank))?,
-            size: size.parse().map_err(|_| error("PMI_SIZE", &size))?,
-        };
-        if launcher.rank >= launcher.size {
-            return Err(error("PMI_RANK", &rank));
-        }
-        Ok(Some(launcher))
-    }
-
-    pub(super) async fn connect(&self) -> Result<Pmi, PmiError> {
-        let error = |error| PmiError::Io { command: "PMI_FD", error };
-        let stream = StdUnixStream::from(super::sys::inherited(self.fd).map_err(error)?);
-        stream.set_nonblocking(true).map_err(error)?;
-        Pmi::init(UnixStream::from_std(stream).map_err(error)?).await
-    }
+pub(super) enum Pmi {
+    Simple(SimplePmi),
+    Library(LibraryPmi),
 }
 
 // === impl Pmi ===
 
 impl Pmi {
-    pub(super) async fn init(stream: UnixStream) -> Result<Pmi, PmiError> {
-        let stream = BufReader::new(stream);
-        let mut pmi = Pmi { stream, kvsname: String::new(), value_max: 0 };
-        let reply = pmi.call("init", " pmi_version=1 pmi_subversion=1", "response_to_init").await?;
-        if reply.get("pmi_version") != Some("1") {
-            return Err(reply.unexpected("init"));
+    /// As `broker.boot-method` has it.
+    pub(super) fn method(&self) -> &'static str {
+        match self {
+            Pmi::Simple(_) => "simple",
+            Pmi::Library(library) => library.method(),
         }
-        let reply = pmi.call("get_maxes", "", "maxes").await?;
-        let max = reply.get("vallen_max").and_then(|max| max.parse().ok());
-        pmi.value_max = max.ok_or_else(|| reply.unexpected("get_maxes"))?;
-        let reply = pmi.call("get_my_kvsname", "", "my_kvsname").await?;
-        let name = reply.get("kvsname").ok_or_else(|| reply.unexpected("get_my_kvsname"))?;
-        pmi.kvsname = name.to_owned();
-        Ok(pmi)
+    }
+
+    pub(super) fn rank(&self) -> u32 {
+        match self {
+            Pmi::Simple(simple) => simple.rank,
+            Pmi::Library(library) => library.rank,
+        }
+    }
+
+    pub(super) fn size(&self) -> u32 {
+        match self {
+            Pmi::Simple(simple) => simple.size,
+            Pmi::Library(library) => library.size,
+        }
+    }
+
+    /// Of the key-value space; for `flux-shell`, the job id.
+    pub(super) fn kvsname(&self) -> &str {
+        match self {
+            Pmi::Simple(simple) => &simple.kvsname,
+            Pmi::Library(library) => &library.kvsname,
+        }
+    }
+
+    /// Longest value, with the terminating NUL of C clients.
+    fn value_max(&self) -> usize {
+        match self {
+            Pmi::Simple(simple) => simple.value_max,
+            Pmi::Library(_) => LibraryPmi::VALUE_MAX,
+        }
     }
 
     /// Offer a value to all ranks; they may get it after the next barrier.
     pub(super) async fn put(&mut self, key: &str, value: &str) -> Result<(), PmiError> {
-        let (len, max) = (value.len(), self.value_max.saturating_sub(1));
+        let (len, max) = (value.len(), self.value_max().saturating_sub(1));
         if len > max {
             return Err(PmiError::TooLong { key: key.to_owned(), len, max });
         }
-        let arguments = format!(" kvsname={} key={key} value={value}", self.kvsname);
-        self.call("put", &arguments, "put_result").await.map(|_| ())
+        match self {
+            Pmi::Simple(simple) => simple.put(key, value).await,
+            Pmi::Library(library) => library.put(key, value).await,
+        }
     }
 
     /// Like [`Pmi::put`]; false, with nothing put, when the value is too long.
@@ -118,169 +99,35 @@ impl Pmi {
         }
     }
 
+    pub(super) async fn get(&mut self, key: &str) -> Result<String, PmiError> {
+        match self {
+            Pmi::Simple(simple) => simple.get(key).await,
+            Pmi::Library(library) => library.get(key).await,
+        }
+    }
+
     /// The value, or nothing when there is none.
     pub(super) async fn lookup(&mut self, key: &str) -> Result<Option<String>, PmiError> {
         match self.get(key).await {
             Ok(value) => Ok(Some(value)),
-            Err(PmiError::Refused { .. }) => Ok(None),
+            // Which of their codes libraries use for a key that is not there differs.
+            Err(PmiError::Refused { .. } | PmiError::Library { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    pub(super) async fn get(&mut self, key: &str) -> Result<String, PmiError> {
-        let arguments = format!(" kvsname={} key={key}", self.kvsname);
-        let reply = self.call("get", &arguments, "get_result").await?;
-        reply.tail("value").map(str::to_owned).ok_or_else(|| reply.unexpected("get"))
-    }
-
     /// Wait until all ranks are here.
     pub(super) async fn barrier(&mut self) -> Result<(), PmiError> {
-        self.call("barrier_in", "", "barrier_out").await.map(|_| ())
-    }
-
-    pub(super) async fn finalize(mut self) -> Result<(), PmiError> {
-        self.call("finalize", "", "finalize_ack").await.map(|_| ())
-    }
-
-    async fn call(
-        &mut self,
-        command: &'static str,
-        arguments: &str,
-        expected: &str,
-    ) -> Result<Reply, PmiError> {
-        let io = |error| PmiError::Io { command, error };
-        let request = format!("cmd={command}{arguments}\n");
-        self.stream.get_mut().write_all(request.as_bytes()).await.map_err(io)?;
-        let reply = Reply { line: self.read_line(command).await? };
-        if reply.get("cmd") != Some(expected) {
-            return Err(reply.unexpected(command));
-        }
-        match reply.get("rc") {
-            None | Some("0") => Ok(reply),
-            Some(rc) => Err(PmiError::Refused { command, rc: rc.to_owned() }),
+        match self {
+            Pmi::Simple(simple) => simple.barrier().await,
+            Pmi::Library(library) => library.barrier().await,
         }
     }
 
-    async fn read_line(&mut self, command: &'static str) -> Result<String, PmiError> {
-        let io = |error| PmiError::Io { command, error };
-        let mut line = Vec::new();
-        loop {
-            let available = self.stream.fill_buf().await.map_err(io)?;
-            if available.is_empty() || line.len() > LINE_MAX {
-                return Err(PmiError::Closed { command });
-            }
-            let (part, used) = match available.iter().position(|byte| *byte == b'\n') {
-                Some(end) => (available.get(..end).unwrap_or_default(), end + 1),
-                None => (available, available.len()),
-            };
-            let complete = used > part.len();
-            line.extend_from_slice(part);
-            self.stream.consume(used);
-            if complete {
-                return Ok(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned());
-            }
+    pub(super) async fn finalize(self) -> Result<(), PmiError> {
+        match self {
+            Pmi::Simple(simple) => simple.finalize().await,
+            Pmi::Library(library) => library.finalize().await,
         }
-    }
-}
-
-/// `key=value` words, of which the last may hold blanks.
-struct Reply {
-    line: String,
-}
-
-impl Reply {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.line.split_ascii_whitespace().find_map(|word| {
-            let (name, value) = word.split_once('=')?;
-            (name == key).then_some(value)
-        })
-    }
-
-    /// From behind `key=` to the end of the line.
-    fn tail(&self, key: &str) -> Option<&str> {
-        let start = self.line.match_indices(key).map(|(at, _)| at).find(|at| {
-            let before = self.line.get(..*at).unwrap_or("");
-            let after = self.line.get(at + key.len()..).unwrap_or("");
-            (before.is_empty() || before.ends_with(' ')) && after.starts_with('=')
-        })?;
-        self.line.get(start + key.len() + 1..)
-    }
-
-    fn unexpected(&self, command: &'static str) -> PmiError {
-        PmiError::Unexpected { command, line: self.line.clone() }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A launcher that gives these answers, whatever it is asked.
-    async fn scripted(answers: &str) -> (Result<Pmi, PmiError>, UnixStream) {
-        let (client, mut server) = UnixStream::pair().unwrap();
-        server.write_all(answers.as_bytes()).await.unwrap();
-        (Pmi::init(client).await, server)
-    }
-
-    #[tokio::test]
-    async fn hydra_answers_without_rc_are_understood() {
-        let (pmi, _server) = scripted(
-            "cmd=response_to_init pmi_version=1 pmi_subversion=1 rc=0\n\
-             cmd=maxes kvsname_max=256 keylen_max=64 vallen_max=1024\n\
-             cmd=my_kvsname kvsname=kvs_4242_0\n\
-             cmd=put_result rc=0 msg=success\n\
-             cmd=get_result rc=0 msg=success value=a b=c {\"d\"}\n\
-             cmd=get_result rc=-1 msg=key_x_not_found value=unknown\n\
-             cmd=barrier_out\n",
-        )
-        .await;
-        let mut pmi = pmi.unwrap();
-        assert_eq!(pmi.kvsname, "kvs_4242_0");
-        pmi.put("0", "x").await.unwrap();
-        assert_eq!(pmi.get("0").await.unwrap(), "a b=c {\"d\"}");
-        assert_eq!(pmi.lookup("x").await.unwrap(), None);
-        pmi.barrier().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn launchers_that_fail_are_told_by_command() {
-        let error = |answers| async move { scripted(answers).await.0.unwrap_err().to_string() };
-        assert_eq!(
-            error("cmd=response_to_init rc=-1\n").await,
-            "simple: init: the launcher failed it (rc=-1)"
-        );
-        assert_eq!(error("hello\n").await, "simple: init: unexpected response 'hello'");
-        assert_eq!(
-            error("cmd=response_to_init rc=0 pmi_version=2 pmi_subversion=0\n").await,
-            "simple: init: unexpected response 'cmd=response_to_init rc=0 pmi_version=2 \
-             pmi_subversion=0'"
-        );
-    }
-
-    #[tokio::test]
-    async fn launcher_that_goes_away_is_an_error() {
-        let (client, server) = UnixStream::pair().unwrap();
-        drop(server);
-        assert!(Pmi::init(client).await.is_err());
-    }
-
-    #[test]
-    fn environment_is_checked() {
-        let from = |fd: &'static str, rank: &'static str, size: &'static str| {
-            Launcher::from_env(move |name| {
-                let value = match name {
-                    "PMI_FD" => fd,
-                    "PMI_RANK" => rank,
-                    _ => size,
-                };
-                (!value.is_empty()).then(|| value.to_owned())
-            })
-            .map_err(|error| error.to_string())
-        };
-        assert_eq!(from("", "", ""), Ok(None));
-        assert_eq!(from("5", "1", "3"), Ok(Some(Launcher { fd: 5, rank: 1, size: 3 })));
-        assert_eq!(from("x", "1", "3").unwrap_err(), "simple: PMI_FD=x is invalid");
-        assert_eq!(from("5", "3", "3").unwrap_err(), "simple: PMI_RANK=3 is invalid");
-        assert_eq!(from("5", "0", "0").unwrap_err(), "simple: PMI_RANK=0 is invalid");
     }
 }

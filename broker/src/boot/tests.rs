@@ -11,6 +11,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
+use super::pmi::simple::SimplePmi;
 use super::*;
 use crate::overlay::topology::Shape;
 use flux_cert::Certificate;
@@ -215,10 +216,10 @@ fn values_that_are_too_long_for_the_launcher_are_not_put() {
              cmd=maxes rc=0 kvsname_max=64 keylen_max=64 vallen_max=8\n\
              cmd=my_kvsname rc=0 kvsname=k\n";
         server.write_all(answers.as_bytes()).await.unwrap();
-        let mut pmi = Pmi::init(client).await.unwrap();
+        let mut pmi = Pmi::Simple(SimplePmi::init(0, 2, client).await.unwrap());
         assert!(!pmi.try_put("flux.hostlist", "n[0-1000]").await.unwrap());
         let error = pmi.put("0", "12345678").await.unwrap_err().to_string();
-        assert_eq!(error, "simple: value of 0 has 8 bytes, of which the launcher takes 7");
+        assert_eq!(error, "value of 0 has 8 bytes, of which the launcher takes 7");
     });
 }
 
@@ -265,6 +266,10 @@ fn method_can_be_chosen() {
             method(Some("simple"), None).await,
             Err("no boot method is usable: simple".to_owned())
         );
+        let error = method(Some("simple libpmi2:/nonexistent/libpmi2.so"), None).await.unwrap_err();
+        let expected = "no boot method is usable: simple libpmi2:/nonexistent/libpmi2.so (libpmi2: \
+             init: /nonexistent/libpmi2.so: cannot open";
+        assert!(error.starts_with(expected), "{error}");
     });
 }
 

@@ -118,13 +118,14 @@ impl Service for JobList {
     }
 
     fn stats(&self, _: &Context) -> Option<Value> {
+        let awaited: BTreeSet<JobId> = self.waiting.iter().map(|(_, request)| request.id).collect();
         Some(serde_json::json!({
             "jobs": {
                 "pending": self.pending.len(),
                 "running": self.running.len(),
                 "inactive": self.inactive.len(),
             },
-            "idsync": { "lookups": self.lookups, "waits": self.waiting.len() },
+            "idsync": { "lookups": self.lookups, "waits": awaited.len() },
             "stats_watchers": self.stats_watchers.len(),
         }))
     }

@@ -141,6 +141,35 @@ async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
 }
 
 #[test]
+fn a_plugin_whose_successor_is_refused_keeps_its_place_in_the_stack() {
+    run(async {
+        let instance = Instance::start().await;
+        for load in [TRACER, "submit-hold.wasm"] {
+            jobtap(&instance, Some(load), None).await;
+        }
+        let list = async || {
+            let request =
+                rpc::JobtapRequest { query_only: Some(true), load: None, conf: None, remove: None };
+            instance.handle.rpc::<rpc::Jobtap>(&request).await.unwrap().plugins
+        };
+        let before = list().await;
+        assert!(before.ends_with(&[json!("fixture-jobtap.wasm"), json!("submit-hold.wasm")]));
+        for refused in ["nonexistent.wasm", "submit-hold.wasm"] {
+            let request = rpc::JobtapRequest {
+                query_only: None,
+                load: Some(refused.to_owned()),
+                conf: None,
+                remove: Some("fixture-jobtap.wasm".to_owned()),
+            };
+            let answer = instance.handle.rpc::<rpc::Jobtap>(&request).await;
+            assert!(answer.is_err(), "{refused}: {answer:?}");
+            assert_eq!(list().await, before, "{refused}");
+        }
+        instance.stop().await;
+    });
+}
+
+#[test]
 fn a_plugin_that_never_returns_keeps_nobody_else_waiting() {
     run(async {
         let plugin = json!({ "load": TRACER, "deadline": "10m" });

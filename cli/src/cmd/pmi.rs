@@ -10,9 +10,9 @@ use crate::args::duration;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::{outln, output};
+use flux_pmi::library;
 
 mod client;
-mod library;
 
 #[derive(Debug, Args)]
 pub(crate) struct PmiArgs {
@@ -79,8 +79,7 @@ impl PmiArgs {
         let env = |name: &str| context.env.get(name).map(str::to_owned);
         let options = Options {
             trace: self.verbose > 0,
-            noflux: self.libpmi_noflux,
-            cray: self.libpmi2_cray,
+            library: library::Options { noflux: self.libpmi_noflux, cray: self.libpmi2_cray },
         };
         let mut pmi = Pmi::open(self.method.as_deref(), env, options).map_err(Failure::new)?;
         let label = context.env.get("FLUX_JOB_CC").or_else(|| context.env.get("FLUX_JOB_ID"));

@@ -224,8 +224,9 @@ impl Plugins {
         self.loaded.iter().rev().find(|loaded| loaded.plugin.name() == name)
     }
 
-    /// Unload those that match: a name, a glob, or `all` (builtin ones stay then).
-    fn remove(&mut self, pattern: &str) -> Vec<Loaded> {
+    /// Unload those that match: a name, a glob, or `all` (builtin ones stay then). With their
+    /// places in the stack.
+    fn remove(&mut self, pattern: &str) -> Vec<(usize, Loaded)> {
         let wanted = |loaded: &Loaded| match pattern {
             "all" => !loaded.builtin,
             pattern if pattern.contains(['*', '?', '[']) => {
@@ -238,7 +239,24 @@ impl Plugins {
                 loaded.name == pattern || Some(&loaded.name) == as_wasm.as_ref()
             }
         };
-        self.loaded.extract_if(.., |loaded| wanted(loaded)).collect()
+        let mut place = 0;
+        let mut removed = Vec::new();
+        self.loaded.retain(|loaded| {
+            let stays = !wanted(loaded);
+            if !stays {
+                removed.push((place, loaded.clone()));
+            }
+            place += 1;
+            stays
+        });
+        removed
+    }
+
+    /// Put back what was removed, each to its place: of two that give a priority the later counts.
+    fn restore(&mut self, removed: Vec<(usize, Loaded)>) {
+        for (place, loaded) in removed {
+            self.loaded.insert(place.min(self.loaded.len()), loaded);
+        }
     }
 
     fn wants(&self, topic: &str) -> bool {

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 
 use flux_pmi::Failed;
 use flux_pmi::client::{Client, Launch, LaunchError};
+use flux_pmi::library::{self, Interface, LaunchLibrary, LibraryError};
 
-use super::library::{LoadError, Pmi1, Pmi2};
 use crate::sys::inherited_fd;
 
 const METHODS: &str = "config simple libpmi2 libpmi single";
@@ -15,9 +15,7 @@ const METHODS: &str = "config simple libpmi2 libpmi single";
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Options {
     pub(super) trace: bool,
-    /// Not our own libraries: who starts brokers by them would find himself.
-    pub(super) noflux: bool,
-    pub(super) cray: bool,
+    pub(super) library: library::Options,
 }
 
 #[derive(Debug)]
@@ -33,8 +31,7 @@ pub(super) struct Pmi {
 enum Method {
     /// A server at the other end of a socket, of which the environment tells.
     Simple(Client<UnixStream>),
-    Pmi1(Pmi1),
-    Pmi2(Pmi2),
+    Library(LaunchLibrary),
     /// Nobody else is there.
     Single(BTreeMap<String, String>),
 }
@@ -50,7 +47,7 @@ pub(super) enum PmiError {
     #[error("PMI_FD {0} is not an open file descriptor")]
     Descriptor(i32),
     #[error(transparent)]
-    Load(#[from] LoadError),
+    Library(#[from] LibraryError),
     #[error(transparent)]
     Failed(#[from] Failed),
     #[error("key not found")]
@@ -106,20 +103,20 @@ impl Pmi {
         env: impl Fn(&'static str) -> Option<String>,
         options: Options,
     ) -> Result<(Pmi, Option<String>), PmiError> {
-        let (scheme, path) = match method.split_once(':') {
-            Some((scheme, path)) => (scheme, Some(path)),
-            None => (method, None),
-        };
         let with = |method, rank, size, name| {
             let pmi = Pmi { method, rank, size, name, trace: options.trace };
             let note = match &pmi.method {
-                Method::Pmi1(library) => Some(library.note()),
-                Method::Pmi2(library) => Some(library.note()),
+                Method::Library(library) => Some(library.note()),
                 _ => None,
             };
             Ok((pmi, note))
         };
-        match scheme {
+        if let Some((interface, path)) = Interface::of_method(method) {
+            let library = LaunchLibrary::init(interface, path, options.library)?;
+            let (rank, size, name) = (library.rank(), library.size(), library.name().to_owned());
+            return with(Method::Library(library), rank, size, name);
+        }
+        match method {
             "config" => Err(PmiError::NoConfig),
             "simple" => {
                 let launch = Launch::from_env(env)?;
@@ -127,16 +124,6 @@ impl Pmi {
                 let mut client = Client::new(launch, UnixStream::from(socket))?;
                 let name = client.name()?.to_owned();
                 with(Method::Simple(client), launch.rank, launch.size, name)
-            }
-            "libpmi" => {
-                let library = Pmi1::load(path.unwrap_or("libpmi.so"), options)?;
-                let (rank, size, name) = library.init()?;
-                with(Method::Pmi1(library), rank, size, name)
-            }
-            "libpmi2" => {
-                let library = Pmi2::load(path.unwrap_or("libpmi2.so"), options)?;
-                let (rank, size, name) = library.init()?;
-                with(Method::Pmi2(library), rank, size, name)
             }
             "single" => with(Method::Single(BTreeMap::new()), 0, 1, "single".to_owned()),
             _ => Err(PmiError::Method(method.to_owned())),
@@ -164,8 +151,7 @@ impl Pmi {
     pub(super) fn put(&mut self, key: &str, value: &str) -> Result<(), PmiError> {
         let result = match &mut self.method {
             Method::Simple(client) => client.put(&self.name, key, value).map_err(PmiError::from),
-            Method::Pmi1(library) => library.put(&self.name, key, value),
-            Method::Pmi2(library) => library.put(key, value),
+            Method::Library(library) => library.put(key, value).map_err(PmiError::from),
             Method::Single(pairs) => {
                 pairs.insert(key.to_owned(), value.to_owned());
                 Ok(())
@@ -178,8 +164,7 @@ impl Pmi {
     pub(super) fn get(&mut self, key: &str) -> Result<String, PmiError> {
         let result = match &mut self.method {
             Method::Simple(client) => client.get(&self.name, key).map_err(PmiError::from),
-            Method::Pmi1(library) => library.get(&self.name, key),
-            Method::Pmi2(library) => library.get(key),
+            Method::Library(library) => library.get(key).map_err(PmiError::from),
             Method::Single(pairs) => pairs.get(key).cloned().ok_or(PmiError::NoKey),
         };
         let value = match &result {
@@ -192,8 +177,7 @@ impl Pmi {
     pub(super) fn barrier(&mut self) -> Result<(), PmiError> {
         let result = match &mut self.method {
             Method::Simple(client) => client.barrier().map_err(PmiError::from),
-            Method::Pmi1(library) => library.barrier(&self.name),
-            Method::Pmi2(library) => library.barrier(),
+            Method::Library(library) => library.barrier().map_err(PmiError::from),
             Method::Single(_) => Ok(()),
         };
         self.done("barrier", "", result)
@@ -203,8 +187,7 @@ impl Pmi {
     pub(super) fn abort(&mut self, text: &str) -> Result<(), PmiError> {
         let result = match &mut self.method {
             Method::Simple(client) => client.abort(1, Some(text)).map_err(PmiError::from),
-            Method::Pmi1(library) => library.abort(text),
-            Method::Pmi2(library) => library.abort(text),
+            Method::Library(library) => library.abort(text).map_err(PmiError::from),
             Method::Single(_) => {
                 eprintln!("{text}");
                 Ok(())
@@ -218,8 +201,7 @@ impl Pmi {
         let (scheme, trace) = (self.scheme(), self.trace);
         match self.method {
             Method::Simple(client) => client.finalize()?,
-            Method::Pmi1(library) => library.finalize()?,
-            Method::Pmi2(library) => library.finalize()?,
+            Method::Library(library) => library.finalize()?,
             Method::Single(_) => {}
         }
         if trace {
@@ -229,10 +211,9 @@ impl Pmi {
     }
 
     fn scheme(&self) -> &'static str {
-        match self.method {
+        match &self.method {
             Method::Simple(_) => "simple",
-            Method::Pmi1(_) => "libpmi",
-            Method::Pmi2(_) => "libpmi2",
+            Method::Library(library) => library.interface().method(),
             Method::Single(_) => "single",
         }
     }

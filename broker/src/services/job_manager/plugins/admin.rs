@@ -55,7 +55,7 @@ impl JobManager {
         context: &Context,
         load: String,
         conf: Option<Value>,
-        removed: Vec<super::Loaded>,
+        removed: Vec<(usize, super::Loaded)>,
         call: Call<rpc::JobtapResponse>,
     ) {
         let mut entry = Map::from_iter([("load".to_owned(), json!(load))]);
@@ -65,19 +65,19 @@ impl JobManager {
         let spec = match self.plugins.spec(context, &Value::Object(entry)) {
             Ok(spec) => spec,
             Err(text) => {
-                self.plugins.loaded.extend(removed);
+                self.plugins.restore(removed);
                 call.fail(Failure::new(Errno::EINVAL, text));
                 return self.changed_plugins();
             }
         };
         let name = spec.load.rsplit('/').next().unwrap_or(&spec.load).to_owned();
         if self.plugins.find(&super::listed_name(&load, &name)).is_some() {
-            self.plugins.loaded.extend(removed);
+            self.plugins.restore(removed);
             call.fail(Failure::new(Errno::EEXIST, format!("{load} already loaded")));
             return self.changed_plugins();
         }
         let host = self.plugins.host.clone();
-        let old = removed.first().map(|loaded| loaded.plugin.clone());
+        let old = removed.first().map(|(_, loaded)| loaded.plugin.clone());
         let after = context.clone();
         let states = self.plugins.states.clone();
         context.spawn(
@@ -100,7 +100,7 @@ impl JobManager {
                         call.reply_raw(None);
                     }
                     Err(error) => {
-                        manager.plugins.loaded.extend(removed);
+                        manager.plugins.restore(removed);
                         call.fail(load_failure(&load, &error));
                     }
                 }
@@ -110,8 +110,8 @@ impl JobManager {
     }
 
     /// Nobody waits any more for plugins that are gone.
-    fn plugins_removed(&mut self, context: &Context, removed: &[super::Loaded]) {
-        for loaded in removed {
+    fn plugins_removed(&mut self, context: &Context, removed: &[(usize, super::Loaded)]) {
+        for (_, loaded) in removed {
             let name = loaded.plugin.name();
             if !self.plugins.loaded.iter().any(|other| other.plugin.name() == name) {
                 let timers: Vec<String> = self
