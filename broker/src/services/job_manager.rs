@@ -387,7 +387,12 @@ impl JobManager {
         }
         job.annotations = None;
         self.wait.job_inactive(job);
+        let is_refused = job.is_refused;
         self.plugins_retire(context, id);
+        if is_refused {
+            let after = context.clone();
+            context.later(move |manager: &mut JobManager| manager.purge_refused(&after, id));
+        }
     }
 }
 

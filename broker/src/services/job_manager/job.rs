@@ -99,6 +99,8 @@ pub struct Job {
     pub started: bool,
     pub end_event: Option<EndEvent>,
     pub fatal_exception: bool,
+    /// Its submitter has heard that it could not be stored: nobody is to see it any more.
+    pub is_refused: bool,
     pub annotations: Option<Value>,
     /// Not in the eventlog: what the job manager has under way for the job.
     pub pending: Pending,
@@ -273,6 +275,7 @@ impl Job {
             started: false,
             end_event: None,
             fatal_exception: false,
+            is_refused: false,
             annotations: None,
             pending: Pending::default(),
             queued: VecDeque::new(),

@@ -193,6 +193,12 @@ impl JobManager {
         }
     }
 
+    /// It is gone for all who ask before it is gone from the disk, which may be full.
+    pub(super) fn purge_refused(&mut self, context: &Context, id: JobId) {
+        publish(context, &[id]);
+        self.purge_jobs(context, &[id], |_, _| {});
+    }
+
     fn purge_jobs(
         &mut self,
         context: &Context,
@@ -210,13 +216,10 @@ impl JobManager {
             // No job is left to tell where ids go on after a restart.
             self.checkpoint(context);
         }
-        let payload = encode_json(&json!({ "jobs": ids })).ok().flatten();
+        let ids = ids.to_vec();
         self.store.then(context, move |_, context, result| {
             if result.is_ok() {
-                let published = context.handle().publish("job-purge-inactive", payload);
-                if let Err(failure) = published {
-                    context.log(Severity::Err, format!("job-purge-inactive event: {failure}"));
-                }
+                publish(context, &ids);
             }
             done(result, context);
         });
@@ -233,6 +236,14 @@ impl JobManager {
             true => Ok(Empty),
             false => Err(Errno::EPROTO.into()),
         }
+    }
+}
+
+/// Tell those who list jobs.
+fn publish(context: &Context, ids: &[JobId]) {
+    let payload = encode_json(&json!({ "jobs": ids })).ok().flatten();
+    if let Err(failure) = context.handle().publish("job-purge-inactive", payload) {
+        context.log(Severity::Err, format!("job-purge-inactive event: {failure}"));
     }
 }
 

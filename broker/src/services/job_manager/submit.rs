@@ -2,8 +2,8 @@
 //!
 //! A job that is refused leaves no trace here; job-ingest removes what it has stored of it. The
 //! others are answered when their submit event can't be lost any more. If it can't be stored, the
-//! job has an exception by the time its submitter hears of it: nobody looks after a job that was
-//! refused.
+//! job has an exception by the time its submitter hears of it, and is purged as soon as it is over:
+//! nobody looks after a job that was refused.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -109,7 +109,10 @@ impl JobManager {
     fn give_up(&mut self, context: &Context, ids: &[JobId], failure: &Failure) {
         let (owner, note) = (context.broker().owner().0, format!("could not be stored: {failure}"));
         for id in ids {
-            self.raise_exception(context, *id, "submit", 0, owner, &note);
+            if let Some(job) = self.jobs.get_mut(id) {
+                job.is_refused = true;
+                self.raise_exception(context, *id, "submit", 0, owner, &note);
+            }
         }
     }
 
