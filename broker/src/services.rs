@@ -1,6 +1,7 @@
 //! The services of the broker, a file (and folder) each.
 
 pub mod attr;
+pub mod backing;
 pub mod broker;
 pub mod common;
 pub mod config;

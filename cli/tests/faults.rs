@@ -332,9 +332,46 @@ fn a_damaged_database_is_left_as_it_is_and_named() {
     std::fs::create_dir(&file).unwrap();
     site.refuses("a folder", &[&name, "Is a directory"]);
     std::fs::remove_dir(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    site.refuses("a FIFO", &[&name, "is no regular file"]);
+    std::fs::remove_file(&file).unwrap();
+    let elsewhere = site.path("elsewhere");
+    std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+    site.refuses("a link to nothing", &[&name, "is a link to", "elsewhere, which is not there"]);
+    std::fs::remove_file(&file).unwrap();
 
     std::fs::write(&file, &good).unwrap();
     site.goes_on();
+}
+
+/// A crash leaves a log that ends anywhere. Damage is something else, and takes what was accepted.
+#[test]
+fn a_damaged_log_of_the_database_is_left_as_it_is_and_named() {
+    let mut site = Site::with_jobs();
+    let broker = site.start();
+    broker.succeeds("submit --urgency=0 true");
+    broker.succeeds("submit --urgency=0 true");
+    let accepted = broker.pending();
+    broker.kill();
+    let log = site.path("state/content.sqlite-wal");
+    let good = std::fs::read(&log).unwrap();
+    let name = log.display().to_string();
+    for (at, words) in [
+        (16, "its header is not valid"),
+        (0, "its header is not valid"),
+        (32 + 24 + 100, "at byte 32, and a checkpoint that was on the disk is behind it"),
+    ] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0xff;
+        std::fs::write(&log, bytes).unwrap();
+        let about = format!("byte {at} of the log");
+        site.refuses(&about, &[&format!("{name} is damaged"), words, "restore from a dump"]);
+    }
+    // What stands behind the last frame that is whole is as a crash leaves it.
+    std::fs::write(&log, [&*good, b"the beginning of a frame"].concat()).unwrap();
+    let broker = site.start();
+    assert_eq!(broker.pending(), accepted, "{}", broker.log());
+    broker.kill();
 }
 
 #[test]
@@ -576,6 +613,9 @@ fn refused_jobs(broker: &Broker, accepted: &mut Vec<String>) {
         }
         assert!(accepted.len() < 1000, "all are accepted");
     }
+    // Who was refused does not find the job afterwards.
+    broker.until("jobs --filter=failed -no {id}", str::is_empty);
+    assert_eq!(broker.pending(), *accepted, "{}", broker.log());
     for text in &refused {
         assert!(text.contains("content.sqlite: No space left on device"), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");

@@ -216,8 +216,17 @@ fn files_can_be_the_store() {
     let count = broker.succeeds("module stats --parse=object_count content-files");
     assert!(count.trim().parse::<u32>().unwrap() > 50, "{count}");
     assert!(!dir.path().join("state/content.sqlite").exists());
-    let unknown = broker.says("gc");
-    assert!(unknown.contains("content-backing.gc-info"), "{unknown}");
+    let said = broker.says("content gc");
+    let wanted =
+        "content-files collects no garbage while the instance runs: flux shutdown --gc does";
+    assert!(said.trim().ends_with(wanted) && said.lines().count() == 1, "{said}");
+    let mut second = Broker::new(&dir.path().join("second"));
+    let statedir = format!("-Sstatedir={}/state", dir.path().display());
+    second.launch(&[files, &statedir]);
+    assert_eq!(second.exit_code(), Some(42));
+    let folder = dir.path().join("state/content.files");
+    let said = format!("{} is in use by another broker", folder.display());
+    assert_eq!(second.log().matches(&said).count(), 1, "{}", second.log());
     broker.succeeds("shutdown --quiet --skip-gc");
     broker.exit_code();
 
@@ -229,9 +238,38 @@ fn files_can_be_the_store() {
     broker.succeeds("dump all.tar");
     broker.succeeds("shutdown --quiet --skip-gc");
     broker.exit_code();
+    let database = dir.path().join("state/content.sqlite");
+    broker.launch(&[]);
+    assert_eq!(broker.exit_code(), Some(42));
+    let said = "kvs-primary holds the state of an instance, which content-sqlite can't read: \
+        -Scontent.backing-module=content-files goes on with it";
+    assert!(broker.log().contains(said), "{}", broker.log());
+    assert!(!database.exists());
     let archive = format!("-Scontent.restore={}", dir.path().join("all.tar").display());
     broker.start(&["-Scontent.backing-module=content-sqlite", &archive]);
     assert!(contents(&broker, "") == before);
+    broker.succeeds("shutdown --quiet --skip-gc");
+    broker.exit_code();
+    std::fs::rename(&folder, dir.path().join("old")).unwrap();
+    broker.launch(&[files]);
+    assert_eq!(broker.exit_code(), Some(42));
+    let said = "content.sqlite holds the state of an instance, which content-files can't read";
+    assert!(broker.log().contains(said), "{}", broker.log());
+    assert!(!folder.exists());
+    // The garbage goes with a dump.
+    broker.start(&[]);
+    broker.succeeds("shutdown --quiet --skip-gc");
+    broker.exit_code();
+    std::fs::remove_file(&database).unwrap();
+    std::fs::rename(dir.path().join("old"), &folder).unwrap();
+    broker.start(&[files]);
+    let count = || std::fs::read_dir(&folder).unwrap().count();
+    let before_gc = count();
+    broker.succeeds("shutdown --quiet --gc");
+    broker.exit_code();
+    broker.start(&[files]);
+    assert!(contents(&broker, "") == before);
+    assert!(count() < before_gc, "{} of {before_gc} files are left", count());
     broker.succeeds("shutdown --quiet --skip-gc");
     broker.exit_code();
     broker.launch(&["-Scontent.backing-module=content-papers"]);

@@ -3,172 +3,92 @@
 //! For those who would rather look after files than after a database: `content.backing-module` of
 //! `content-files` chooses it. There is one checkpoint, and no garbage collection.
 
-mod store;
+mod files;
 
-use flux_protocol::blobref::{Blobref, HashType};
+use bytes::Bytes;
+use flux_protocol::blobref::Blobref;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
-use flux_protocol::payload::{Empty, Payload, Raw, Raws};
-use flux_protocol::rpc::content as cache;
-use flux_protocol::rpc::content_backing as rpc;
+use flux_protocol::rpc::content::Checkpoint;
 use serde_json::{Value, json};
 
-use self::store::{Job, Reply, Store, Worker};
-use crate::attrs::Attrs;
-use crate::call::Call;
-use crate::context::Context;
+pub use self::files::Files;
+use super::backing::place::Place;
+use super::backing::worker::Stats;
+use super::backing::{Backing, Store, Trouble};
+use crate::config::Config;
 use crate::log::Severity;
-use crate::methods::Methods;
-use crate::service::Service;
 
-/// Name of the module, which the cache remembers.
-const NAME: &str = "content-files";
+pub type ContentFiles = Backing<Files>;
 
-#[derive(Debug)]
-pub struct ContentFiles {
-    worker: Worker,
-    hash: HashType,
-    /// The cache is told of this store; not in tests of the store itself.
-    registered: bool,
+#[derive(Debug, Clone)]
+pub struct Options {
+    place: Place,
+    testing: bool,
+    truncate: bool,
 }
 
-impl Service for ContentFiles {
-    const NAME: &'static str = NAME;
-    const SERVICES: &'static [&'static str] = &["content-backing"];
+impl Store for Files {
+    const MODULE: &'static str = "content-files";
 
-    async fn start(
-        context: &Context<ContentFiles>,
-        args: &[String],
-    ) -> Result<ContentFiles, Failure> {
-        let (mut testing, mut truncate) = (false, false);
+    type Options = Options;
+
+    fn options(place: Place, _: &Config, args: &[String]) -> Result<Options, Failure> {
+        let mut options = Options { place, testing: false, truncate: false };
         for arg in args {
             match arg.as_str() {
-                "testing" => testing = true,
-                "truncate" => truncate = true,
+                "testing" => options.testing = true,
+                "truncate" => options.truncate = true,
                 other => {
                     let text = format!("Unknown module option: {other}");
                     return Err(Failure::new(Errno::EINVAL, text));
                 }
             }
         }
-        let store = store(context.broker().attrs(), truncate)?;
-        let hash = store.hash();
-        context.log(Severity::Debug, store.path().display().to_string());
-        let worker = Worker::start(store)?;
-        if !testing {
-            let name = cache::BackingRequest { name: NAME.to_owned() };
-            context.handle().rpc::<cache::RegisterBacking>(&name).await?;
-        }
-        Ok(ContentFiles { worker, hash, registered: !testing })
+        Ok(options)
     }
 
-    fn methods() -> Methods<ContentFiles> {
-        Methods::default()
-            .serve::<rpc::Load>(ContentFiles::load)
-            .serve::<rpc::Store>(ContentFiles::store)
-            .serve::<rpc::StoreMany>(ContentFiles::store_many)
-            .serve::<rpc::Validate>(ContentFiles::validate)
-            .serve::<rpc::CheckpointGet>(ContentFiles::checkpoint_get)
-            .serve::<rpc::CheckpointPut>(ContentFiles::checkpoint_put)
+    fn is_for_the_cache(options: &Options) -> bool {
+        !options.testing
     }
 
-    fn stats(&self, _: &Context<ContentFiles>) -> Option<Value> {
-        Some(json!({"object_count": self.worker.objects()}))
+    fn open(options: Options, notes: &mut Vec<(Severity, String)>) -> Result<Files, Trouble> {
+        let files = Files::open(&options.place, options.truncate)?;
+        notes.push((Severity::Debug, files.path().display().to_string()));
+        Ok(files)
     }
 
-    async fn stop(self, context: &Context<ContentFiles>) {
-        if self.registered {
-            // The cache may have gone before.
-            let _ = context.handle().rpc::<cache::UnregisterBacking>(&Empty).await;
-        }
-        self.worker.stop().await;
-    }
-}
-
-impl ContentFiles {
-    fn load(&mut self, context: &Context<Self>, digest: Raw, call: Call<Raw>) {
-        match self.blobref(&digest) {
-            Ok(blobref) => self.pass(context, call, |reply| Job::Load(blobref, reply), Raw),
-            Err(failure) => call.fail(failure),
-        }
+    fn load(&mut self, blobref: &Blobref) -> Result<Bytes, Trouble> {
+        Files::load(self, blobref).map_err(trouble)
     }
 
-    fn store(&mut self, context: &Context<Self>, blob: Raw, call: Call<Raw>) {
-        let digest = |refs: Vec<Blobref>| refs.first().map(digest).unwrap_or_default();
-        self.pass(context, call, |reply| Job::Store(vec![blob.0], reply), digest);
+    fn store(&mut self, blobs: &[&Bytes]) -> Result<Vec<Blobref>, Trouble> {
+        Files::store(self, blobs).map_err(trouble)
     }
 
-    fn store_many(&mut self, context: &Context<Self>, blobs: Raws, call: Call<Raws>) {
-        let digests = |refs: Vec<Blobref>| Raws(refs.iter().map(|r| digest(r).0).collect());
-        self.pass(context, call, |reply| Job::Store(blobs.0, reply), digests);
+    fn validate(&mut self, blobref: &Blobref) -> Result<(), Trouble> {
+        Files::validate(self, blobref).map_err(trouble)
     }
 
-    fn validate(&mut self, context: &Context<Self>, digest: Raw, call: Call<Empty>) {
-        match self.blobref(&digest) {
-            Ok(blobref) => {
-                self.pass(context, call, |reply| Job::Validate(blobref, reply), |()| Empty);
-            }
-            Err(failure) => call.fail(failure),
-        }
+    fn checkpoints(&mut self) -> Result<Vec<(i64, Checkpoint)>, Trouble> {
+        Ok(vec![(1, Files::checkpoint(self).map_err(trouble)?)])
     }
 
-    fn checkpoint_get(
-        &mut self,
-        context: &Context<Self>,
-        _: Empty,
-        call: Call<cache::CheckpointGetResponse>,
-    ) {
-        let response = |checkpoint| cache::CheckpointGetResponse { value: vec![checkpoint] };
-        self.pass(context, call, Job::Checkpoint, response);
+    fn put_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), Trouble> {
+        Files::put_checkpoint(self, checkpoint).map_err(trouble)
     }
 
-    fn checkpoint_put(
-        &mut self,
-        context: &Context<Self>,
-        request: cache::CheckpointPutRequest,
-        call: Call<Empty>,
-    ) {
-        let job = |reply| Job::PutCheckpoint(request.value, reply);
-        self.pass(context, call, job, |()| Empty);
+    fn counts(&self) -> (i64, i64) {
+        (self.objects(), 1)
     }
 
-    fn blobref(&self, digest: &Raw) -> Result<Blobref, Failure> {
-        Blobref::from_digest(self.hash, &digest.0).map_err(|_| Errno::EPROTO.into())
-    }
-
-    /// Have the thread do a job, and answer with its result.
-    fn pass<T: 'static, R: Payload + 'static>(
-        &self,
-        context: &Context<Self>,
-        call: Call<R>,
-        job: impl FnOnce(Reply<T>) -> Job,
-        response: impl FnOnce(T) -> R + 'static,
-    ) {
-        let log = context.clone();
-        context.spawn(self.worker.call(job), move |_, result| {
-            if let Err(failure) = &result
-                && failure.errno != Errno::ENOENT
-            {
-                log.log(Severity::Err, failure.to_string());
-            }
-            call.finish(result.map(response));
-        });
+    fn describe(_: &Options, stats: &Stats) -> Value {
+        json!({"object_count": stats.objects})
     }
 }
 
-fn digest(blobref: &Blobref) -> Raw {
-    Raw(blobref.digest().to_vec().into())
-}
-
-/// As the attributes say: in the state directory, or in the run directory when there is none. What
-/// is removed at exit need not outlive a crash of the machine.
-fn store(attrs: &Attrs, truncate: bool) -> Result<Store, Failure> {
-    let invalid = |text: String| Failure::new(Errno::EINVAL, text);
-    let hash = attrs.get("content.hash").unwrap_or_else(|| HashType::default().to_string());
-    let hash = hash.parse().map_err(|error| invalid(format!("content.hash: {error}")))?;
-    let directory = attrs
-        .get("statedir")
-        .or_else(|| attrs.get("rundir"))
-        .ok_or_else(|| invalid("neither statedir nor rundir is set".to_owned()))?;
-    Store::open(directory.as_ref(), hash, attrs.kept_statedir().is_some(), truncate)
+/// All but that something is not there is for who looks after the files.
+fn trouble(failure: Failure) -> Trouble {
+    let is_for_the_log = failure.errno != Errno::ENOENT;
+    Trouble { is_for_the_log, ..failure.into() }
 }

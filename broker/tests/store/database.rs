@@ -166,6 +166,40 @@ fn an_older_flux_core_file_is_taken_over() {
 }
 
 #[test]
+fn a_file_with_checkpoints_of_a_newer_version_is_refused() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path(), &[]).await.unwrap().stop().await;
+        let db = Connection::open(dir.path().join("content.sqlite")).unwrap();
+        db.execute_batch("ALTER TABLE checkpt_v2 RENAME TO checkpt_v3").unwrap();
+        drop(db);
+        let failure = refusal(dir.path(), &[]).await;
+        assert_eq!(failure.errno, Errno::EINVAL);
+        assert!(failure.to_string().contains("has a table checkpt_v3"), "{failure}");
+    });
+}
+
+#[test]
+fn the_database_may_be_elsewhere_behind_a_link() {
+    run(async {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        open(dir.path(), &[]).await.unwrap().stop().await;
+        let (file, moved) = (dir.path().join("content.sqlite"), elsewhere.path().join("moved"));
+        std::fs::rename(&file, &moved).unwrap();
+        std::os::unix::fs::symlink(&moved, &file).unwrap();
+        let instance = open(dir.path(), &[]).await.unwrap();
+        let digest = store(&instance, b"abc").await;
+        // The log is beside the file, and is looked at there.
+        assert!(elsewhere.path().join("moved-wal").exists());
+        assert_eq!(load(&instance, &digest).await.unwrap().0, &b"abc"[..]);
+        instance.stop().await;
+        std::fs::remove_file(&moved).unwrap();
+        let failure = refusal(dir.path(), &[]).await;
+        assert!(failure.to_string().contains("is a link to"), "{failure}");
+    });
+}
+
+#[test]
 fn only_the_newest_checkpoints_are_kept_newest_first() {
     run(async {
         let dir = tempfile::tempdir().unwrap();

@@ -26,7 +26,7 @@ const LZ4_MAX_RATIO: usize = 255;
 
 /// The open database. All calls block.
 #[derive(Debug)]
-pub(super) struct Database {
+pub struct Database {
     pub(super) db: Connection,
     pub(super) options: Options,
     pub(super) epoch: i64,

@@ -7,6 +7,8 @@ use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use rusqlite::ErrorCode;
 
+use crate::services::backing::Trouble;
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StoreError {
     #[error("{}: {}", path.display(), Errno::from(error))]
@@ -21,6 +23,22 @@ pub(super) enum StoreError {
     #[error("{} is {what}, and {} shows that it was not: remove {} to begin with an empty store, \
         or restore it from a dump", path.display(), trace.display(), remedy.display())]
     Emptied { path: PathBuf, what: &'static str, trace: PathBuf, remedy: PathBuf },
+    #[error("{} is damaged: its header is not valid, so that what it holds can't be read; move it and \
+        {} away, and restore from a dump, or move it alone away to go on without what it holds",
+        log.display(), path.display())]
+    LogHeader { log: PathBuf, path: PathBuf },
+    #[error("{} is damaged at byte {from}, and a checkpoint that was on the disk is behind it; move it \
+        and {} away, and restore from a dump, or keep a copy of both and `truncate -s {from}` it to \
+        go on with what is before the damage", log.display(), path.display())]
+    LogFrames { log: PathBuf, path: PathBuf, from: u64 },
+    #[error("{} is no regular file: move it away, and restore it from a dump", path.display())]
+    NoFile { path: PathBuf },
+    #[error("{} is a link to {}, which is not there: bring that back, or remove the link to begin \
+        with an empty store", path.display(), target.display())]
+    BrokenLink { path: PathBuf, target: PathBuf },
+    #[error("{} has a table {table}, which a newer version of Flux made: use that, or restore from a \
+        dump that it makes", path.display())]
+    Newer { path: PathBuf, table: String },
     #[error("{} holds {holds} content, but content.hash is {wanted}", path.display())]
     HashType { path: PathBuf, holds: HashType, wanted: HashType },
     #[error("{}: {error}", path.display())]
@@ -29,18 +47,11 @@ pub(super) enum StoreError {
     Unknown,
     #[error("blob {0} is damaged in the database: {1}")]
     Damaged(Blobref, String),
-    #[error("no checkpoint")]
-    NoCheckpoint,
     #[error("{}: a checkpoint in the database is invalid: {reason}; restore it from a dump",
         path.display())]
     BadCheckpoint { path: PathBuf, reason: String },
     #[error("{0}")]
     Invalid(String),
-    /// The error of a transaction that several blobs were in.
-    #[error("{0}")]
-    Reported(Failure),
-    #[error("the database has been closed")]
-    Closed,
 }
 
 impl StoreError {
@@ -49,13 +60,16 @@ impl StoreError {
             StoreError::File { error, .. } => Errno::from(error),
             StoreError::InUse { .. } => Errno::EBUSY,
             StoreError::Sqlite { error, .. } => sqlite_errno(error),
-            StoreError::Unknown | StoreError::NoCheckpoint => Errno::ENOENT,
+            StoreError::Unknown => Errno::ENOENT,
             StoreError::Damaged(..) => Errno::EIO,
-            StoreError::Reported(failure) => failure.errno,
-            StoreError::Closed => Errno::ENOSYS,
             StoreError::NoDatabase { .. }
             | StoreError::Corrupt { .. }
             | StoreError::Emptied { .. }
+            | StoreError::LogHeader { .. }
+            | StoreError::LogFrames { .. }
+            | StoreError::NoFile { .. }
+            | StoreError::BrokenLink { .. }
+            | StoreError::Newer { .. }
             | StoreError::HashType { .. }
             | StoreError::BadCheckpoint { .. }
             | StoreError::Invalid(_) => Errno::EINVAL,
@@ -63,18 +77,27 @@ impl StoreError {
     }
 
     /// What is wrong with one blob is no reason to refuse its neighbours.
-    pub(super) fn is_about_one_blob(&self) -> bool {
+    fn is_about_one_blob(&self) -> bool {
         matches!(self, StoreError::Sqlite { error, .. }
             if error.sqlite_error_code() == Some(ErrorCode::TooBig))
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Trouble {
+        Trouble {
+            is_for_the_log: matches!(error, StoreError::Damaged(..) | StoreError::Sqlite { .. }),
+            is_about_one_blob: error.is_about_one_blob(),
+            failure: error.into(),
+        }
     }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
         match error {
-            StoreError::Reported(failure) => failure,
             // Nothing to explain: the caller knows what it asked for.
-            StoreError::Unknown | StoreError::NoCheckpoint => error.errno().into(),
+            StoreError::Unknown => error.errno().into(),
             // SQLite says "database or disk is full".
             StoreError::Sqlite { ref path, .. } if error.errno() == Errno::ENOSPC => {
                 let (path, what) = (path.display(), Errno::ENOSPC);

@@ -11,23 +11,32 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use super::database::Database;
 use super::error::StoreError;
 use super::options::Options;
+use super::wal::{self, Damage};
+use crate::log::Severity;
 
 const MAGIC: &[u8] = b"SQLite format 3\0";
 /// Checking the whole file takes about a second per gigabyte. A larger file is checked only when
 /// its last user did not close it; blobs are checked when loaded in any case.
 const CHECK_ALWAYS_UP_TO: u64 = 1 << 30;
 const CACHE_KIB: i64 = 64 * 1024;
+/// Tables of checkpoints that are known.
+const CHECKPOINT_TABLES: [&str; 2] = ["checkpt", "checkpt_v2"];
 /// Key of the one row of flux-core's older checkpoint table.
 const OLD_CHECKPOINT_KEY: &str = "kvs-primary";
 
 impl Database {
     /// Open, or create, the file that `options` names. Nobody else can until it is closed.
-    pub(super) fn open(options: Options) -> Result<Database, StoreError> {
+    pub(super) fn open(
+        mut options: Options,
+        notes: &mut Vec<(Severity, String)>,
+    ) -> Result<Database, StoreError> {
+        options.path = real_path(&options.path)?;
         let path = options.path.clone();
         if options.truncate {
             remove(&path)?;
         }
         let found = prepare_file(&path)?;
+        check_log(&options, notes)?;
         let db = connect(&options).map_err(|error| explain(&path, error))?;
         if found.unclean || found.size <= CHECK_ALWAYS_UP_TO {
             quick_check(&db, &path)?;
@@ -41,7 +50,51 @@ impl Database {
         };
         let epoch = number("SELECT IFNULL(MAX(id), 0) FROM checkpt_v2")?;
         let objects = number("SELECT COUNT(1) FROM objects")?;
-        Ok(Database { db, options, epoch, objects })
+        let database = Database { db, options, epoch, objects };
+        match database.checkpoints() {
+            // An error of `checkpoint-get`, not of opening the file.
+            Ok(_) | Err(StoreError::BadCheckpoint { .. }) => Ok(database),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// SQLite follows links, and has the log beside the file that they lead to.
+fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
+    match std::fs::canonicalize(path) {
+        Ok(path) => Ok(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => match std::fs::read_link(path) {
+            Ok(target) => Err(StoreError::BrokenLink { path: path.to_owned(), target }),
+            Err(_) => Ok(path.to_owned()),
+        },
+        Err(error) => Err(StoreError::File { path: path.to_owned(), error }),
+    }
+}
+
+/// SQLite drops what it can't read of a log, and says nothing: then it is gone.
+fn check_log(options: &Options, notes: &mut Vec<(Severity, String)>) -> Result<(), StoreError> {
+    let (path, log) = (options.path.clone(), beside(&options.path, "-wal"));
+    let damage = wal::check(&log).map_err(|error| StoreError::File { path: log.clone(), error })?;
+    match damage {
+        None => Ok(()),
+        Some(Damage::Header) => Err(StoreError::LogHeader { log, path }),
+        // Without syncs a checkpoint is as good as anything else.
+        Some(Damage::Frames { from }) if options.synchronous != "OFF" => {
+            Err(StoreError::LogFrames { log, path, from })
+        }
+        Some(Damage::Frames { from } | Damage::Gap { from, .. }) => {
+            let lost = match damage {
+                Some(Damage::Gap { lost, .. }) => lost.to_string(),
+                _ => "some".to_owned(),
+            };
+            let text = format!(
+                "{}: {lost} transactions behind byte {from} were not on the disk as a whole when \
+                 the machine stopped, and are lost",
+                log.display()
+            );
+            notes.push((Severity::Warning, text));
+            Ok(())
+        }
     }
 }
 
@@ -76,7 +129,13 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// like a database when old.
 fn prepare_file(path: &Path) -> Result<Found, StoreError> {
     let file_error = |error| StoreError::File { path: path.to_owned(), error };
-    let (existed, size) = path.metadata().map_or((false, 0), |file| (true, file.len()));
+    let (existed, size) = match path.metadata() {
+        // Opening a FIFO would wait for somebody to write to it.
+        Ok(file) if !file.is_file() && !file.is_dir() => {
+            return Err(StoreError::NoFile { path: path.to_owned() });
+        }
+        found => found.map_or((false, 0), |file| (true, file.len())),
+    };
     check_log_has_its_file(path, size)?;
     let mut file = OpenOptions::new()
         .read(true)
@@ -177,6 +236,13 @@ fn check_tables(db: &Connection, path: &Path) -> Result<(), StoreError> {
     let tables: Vec<String> = names.collect::<Result<_, _>>().map_err(explain)?;
     if tables.is_empty() {
         return Ok(());
+    }
+    // The instance would begin anew without the checkpoints that are in there.
+    if let Some(table) = tables
+        .iter()
+        .find(|name| name.starts_with("checkpt") && !CHECKPOINT_TABLES.contains(&name.as_str()))
+    {
+        return Err(StoreError::Newer { path: path.to_owned(), table: table.clone() });
     }
     for column in ["hash", "size", "object"] {
         if !db.column_exists(None, "objects", column).map_err(explain)? {

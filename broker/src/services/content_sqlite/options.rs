@@ -6,15 +6,15 @@ use flux_protocol::blobref::HashType;
 use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 
-use crate::attrs::Attrs;
 use crate::config::Config;
+use crate::services::backing::place::Place;
 
 const JOURNAL_MODES: [&str; 6] = ["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "WAL", "OFF"];
 const SYNCHRONOUS: [&str; 4] = ["EXTRA", "FULL", "NORMAL", "OFF"];
 const MAX_CHECKPOINTS: i64 = 5;
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Options {
+pub struct Options {
     pub(super) path: PathBuf,
     pub(super) hash: HashType,
     /// SQLite's `journal_mode`.
@@ -32,21 +32,14 @@ pub(super) struct Options {
 
 impl Options {
     /// EINVAL: a value that is none of those allowed, with its name in the text.
-    pub(super) fn new(attrs: &Attrs, config: &Config, args: &[String]) -> Result<Options, Failure> {
-        let hash = attrs.get("content.hash").unwrap_or_else(|| HashType::default().to_string());
-        let hash = hash.parse().map_err(|error| invalid(format!("content.hash: {error}")))?;
-        let temporary = attrs.kept_statedir().is_none();
-        let directory = attrs
-            .get("statedir")
-            .or_else(|| attrs.get("rundir"))
-            .ok_or_else(|| invalid("neither statedir nor rundir is set"))?;
+    pub(super) fn new(place: Place, config: &Config, args: &[String]) -> Result<Options, Failure> {
         // What is removed at exit need not outlive a crash of the machine. A journal it has all
         // the same, so that a transaction on a full disk can be undone.
         let (journal_mode, synchronous) =
-            if temporary { ("MEMORY", "OFF") } else { ("WAL", "NORMAL") };
+            if place.is_kept { ("WAL", "NORMAL") } else { ("MEMORY", "OFF") };
         let mut options = Options {
-            path: PathBuf::from(directory).join("content.sqlite"),
-            hash,
+            path: place.directory.join("content.sqlite"),
+            hash: place.hash,
             journal_mode: journal_mode.to_owned(),
             synchronous: synchronous.to_owned(),
             max_checkpoints: MAX_CHECKPOINTS,
@@ -124,25 +117,25 @@ fn invalid(text: impl Into<String>) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attrs::Access;
+    use crate::attrs::{Access, Attrs};
     use serde_json::json;
 
-    fn attrs(pairs: &[(&str, &str)]) -> Attrs {
+    fn place(pairs: &[(&str, &str)]) -> Place {
         let attrs = Attrs::default();
         for (name, value) in pairs {
             attrs.put(name, *value, Access::Immutable);
         }
-        attrs
+        Place::of(&attrs).unwrap()
     }
 
     #[test]
     fn a_kept_database_is_safer_than_a_temporary_one() {
-        let kept = attrs(&[("statedir", "/s"), ("rundir", "/r")]);
-        let options = Options::new(&kept, &Config::default(), &[]).unwrap();
+        let kept = place(&[("statedir", "/s"), ("rundir", "/r")]);
+        let options = Options::new(kept, &Config::default(), &[]).unwrap();
         assert_eq!(options.path, PathBuf::from("/s/content.sqlite"));
         assert_eq!((&*options.journal_mode, &*options.synchronous), ("WAL", "NORMAL"));
-        let temporary = attrs(&[("rundir", "/r")]);
-        let options = Options::new(&temporary, &Config::default(), &[]).unwrap();
+        let temporary = place(&[("rundir", "/r")]);
+        let options = Options::new(temporary, &Config::default(), &[]).unwrap();
         assert_eq!(options.path, PathBuf::from("/r/content.sqlite"));
         assert_eq!((&*options.journal_mode, &*options.synchronous), ("MEMORY", "OFF"));
     }
@@ -151,14 +144,15 @@ mod tests {
     fn arguments_win_over_the_table_and_bad_values_are_named() {
         let config = json!({"content-sqlite": {"synchronous": "FULL", "max_checkpoints": 2}});
         let config = Config::from_object(config.as_object().unwrap().clone());
-        let attrs = attrs(&[("statedir", "/s")]);
+        let place = place(&[("statedir", "/s")]);
         let args = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let options =
-            Options::new(&attrs, &config, &args(&["synchronous=EXTRA", "truncate"])).unwrap();
+            Options::new(place.clone(), &config, &args(&["synchronous=EXTRA", "truncate"]))
+                .unwrap();
         assert_eq!((&*options.synchronous, options.max_checkpoints), ("EXTRA", 2));
         assert!(options.truncate);
         for bad in ["journal_mode=wal", "synchronous=", "max-checkpoints=0", "fast"] {
-            let failure = Options::new(&attrs, &config, &args(&[bad])).unwrap_err();
+            let failure = Options::new(place.clone(), &config, &args(&[bad])).unwrap_err();
             assert_eq!(failure.errno, Errno::EINVAL, "{bad}");
             assert!(failure.text.is_some(), "{bad}");
         }

@@ -1,7 +1,7 @@
-//! The thread that owns the database: it blocks so that the broker doesn't.
+//! The thread that owns the store: it blocks so that the broker doesn't.
 //!
-//! Stores that wait in the queue together are written in one transaction. Order is kept: a request
-//! sees everything that was sent before it.
+//! Stores that wait in the queue together are written together. Order is kept: a request sees
+//! everything that was sent before it.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,21 +9,21 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use flux_protocol::blobref::Blobref;
+use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 use flux_protocol::rpc::content::Checkpoint;
 use flux_protocol::rpc::content_backing::{GcInfoResponse, SweepRequest, SweepResponse};
 use tokio::sync::oneshot;
 
-use super::database::Database;
-use super::error::StoreError;
-use super::options::Options;
+use super::{Store, Trouble};
+use crate::log::Severity;
 use crate::tstat::Tstat;
 
-/// Bounds of one transaction.
+/// Bounds of what is written together.
 const BATCH_BLOBS: usize = 1024;
 const BATCH_BYTES: usize = 32 << 20;
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Trouble>>;
 
 /// Blobs to store, and who waits for it.
 type Request = (Vec<Bytes>, Reply<Vec<Blobref>>);
@@ -41,16 +41,17 @@ pub(super) enum Job {
 
 /// What `stats-get` tells; the thread keeps it up to date.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Stats {
-    pub(super) objects: i64,
-    pub(super) epoch: i64,
+pub struct Stats {
+    pub objects: i64,
+    /// Number of the last checkpoint.
+    pub epoch: i64,
     /// Milliseconds.
-    pub(super) load_time: Tstat,
-    pub(super) store_time: Tstat,
-    pub(super) checkpoints: Vec<(i64, Checkpoint)>,
+    pub load_time: Tstat,
+    pub store_time: Tstat,
+    pub checkpoints: Vec<(i64, Checkpoint)>,
 }
 
-/// The broker's end of the thread. Dropped, the thread closes the database and ends.
+/// The broker's end of the thread. Dropped, the thread closes the store and ends.
 #[derive(Debug)]
 pub(super) struct Worker {
     jobs: Sender<Job>,
@@ -58,50 +59,50 @@ pub(super) struct Worker {
     ended: oneshot::Receiver<()>,
 }
 
+/// What the log is to say of a store that was opened.
+type Notes = Vec<(Severity, String)>;
+
 impl Worker {
-    /// Start the thread and wait until it has opened the database.
-    pub(super) async fn start(options: Options) -> Result<Worker, StoreError> {
+    /// Start the thread and wait until it has opened the store.
+    pub(super) async fn start<S: Store>(options: S::Options) -> Result<(Worker, Notes), Failure> {
         let (jobs, queue) = channel();
         let (opened_tx, opened) = oneshot::channel();
         let (ended_tx, ended) = oneshot::channel();
         let stats = Arc::new(Mutex::new(Stats::default()));
         let shared = stats.clone();
-        let path = options.path.clone();
         let body = move || {
-            let result = Database::open(options).and_then(|database| {
-                let thread = Thread { database, stats: shared };
-                thread.publish()?;
-                Ok(thread)
-            });
-            match result {
-                Ok(thread) => {
-                    let _ = opened_tx.send(Ok(()));
+            let mut notes = Notes::new();
+            match S::open(options, &mut notes) {
+                Ok(store) => {
+                    let mut thread = Thread { store, stats: shared };
+                    thread.publish();
+                    let _ = opened_tx.send(Ok(notes));
                     thread.run(&queue);
                 }
-                Err(error) => drop(opened_tx.send(Err(error))),
+                Err(trouble) => drop(opened_tx.send(Err(trouble.failure))),
             }
             let _ = ended_tx.send(());
         };
         std::thread::Builder::new()
-            .name("content-sqlite".to_owned())
+            .name(S::MODULE.to_owned())
             .spawn(body)
-            .map_err(|error| StoreError::File { path, error })?;
-        opened.await.map_err(|_| StoreError::Closed)??;
-        Ok(Worker { jobs, stats, ended })
+            .map_err(|error| Failure::new(Errno::from(&error), format!("thread: {error}")))?;
+        let notes = opened.await.map_err(|_| closed())??;
+        Ok((Worker { jobs, stats, ended }, notes))
     }
 
     /// Queue a job, and return the future that waits for its result.
     pub(super) fn call<T>(
         &self,
         job: impl FnOnce(Reply<T>) -> Job,
-    ) -> impl Future<Output = Result<T, StoreError>> + 'static
+    ) -> impl Future<Output = Result<T, Trouble>> + 'static
     where
         T: 'static,
     {
         let (reply, result) = oneshot::channel();
         // When the thread is gone, so is the reply.
         let _ = self.jobs.send(job(reply));
-        async move { result.await.unwrap_or(Err(StoreError::Closed)) }
+        async move { result.await.unwrap_or_else(|_| Err(closed().into())) }
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -114,19 +115,23 @@ impl Worker {
         stats.store_time = Tstat::default();
     }
 
-    /// Finish what is queued and close the database.
+    /// Finish what is queued and close the store.
     pub(super) async fn stop(self) {
         drop(self.jobs);
         let _ = self.ended.await;
     }
 }
 
-struct Thread {
-    database: Database,
+fn closed() -> Failure {
+    Failure::new(Errno::ENOSYS, "the store has been closed")
+}
+
+struct Thread<S> {
+    store: S,
     stats: Arc<Mutex<Stats>>,
 }
 
-impl Thread {
+impl<S: Store> Thread<S> {
     fn run(mut self, queue: &Receiver<Job>) {
         let mut next = queue.recv().ok();
         while let Some(job) = next.take() {
@@ -174,25 +179,30 @@ impl Thread {
                     let _ = reply.send(Ok(refs.by_ref().take(blobs.len()).collect()));
                 }
             }
-            Err(error) if error.is_about_one_blob() && all.len() > 1 => {
+            Err(trouble) if trouble.is_about_one_blob && all.len() > 1 => {
                 for (blobs, reply) in requests {
                     let _ = reply.send(self.store_one_by_one(&blobs));
                 }
             }
-            Err(error) => fail_all(error, requests),
+            // All are told the same. The cache says it in the log, once for all.
+            Err(Trouble { failure, .. }) => {
+                for (_, reply) in requests {
+                    let _ = reply.send(Err(failure.clone().into()));
+                }
+            }
         }
     }
 
     /// One that can't be stored does not keep the others out.
-    fn store_one_by_one(&mut self, blobs: &[Bytes]) -> Result<Vec<Blobref>, StoreError> {
+    fn store_one_by_one(&mut self, blobs: &[Bytes]) -> Result<Vec<Blobref>, Trouble> {
         let results: Vec<_> = blobs.iter().map(|blob| self.store_timed(&[blob])).collect();
         let refs: Result<Vec<Vec<_>>, _> = results.into_iter().collect();
         Ok(refs?.concat())
     }
 
-    fn store_timed(&mut self, blobs: &[&Bytes]) -> Result<Vec<Blobref>, StoreError> {
+    fn store_timed(&mut self, blobs: &[&Bytes]) -> Result<Vec<Blobref>, Trouble> {
         let start = Instant::now();
-        let refs = self.database.store(blobs)?;
+        let refs = self.store.store(blobs)?;
         let each = millis(start) / refs.len().max(1) as f64;
         self.update(|stats| {
             for _ in &refs {
@@ -203,35 +213,36 @@ impl Thread {
     }
 
     fn serve(&mut self, job: Job) {
+        // Who has gone does not need an answer.
         match job {
             Job::Load(blobref, reply) => {
                 let start = Instant::now();
-                let result = self.database.load(&blobref);
+                let result = self.store.load(&blobref);
                 self.update(|stats| stats.load_time.push(millis(start)));
                 let _ = reply.send(result);
             }
             Job::Store(blobs, reply) => self.store(vec![(blobs, reply)]),
-            Job::Validate(blobref, reply) => drop(reply.send(self.database.validate(&blobref))),
+            Job::Validate(blobref, reply) => drop(reply.send(self.store.validate(&blobref))),
             Job::Checkpoints(reply) => {
-                let result = self.database.checkpoints().and_then(|list| match list.is_empty() {
-                    true => Err(StoreError::NoCheckpoint),
+                let result = self.store.checkpoints().and_then(|list| match list.is_empty() {
+                    true => Err(Errno::ENOENT.into()),
                     false => Ok(list.into_iter().map(|(_, checkpoint)| checkpoint).collect()),
                 });
                 let _ = reply.send(result);
             }
             Job::PutCheckpoint(checkpoint, reply) => {
-                let result =
-                    self.database.put_checkpoint(&checkpoint).and_then(|()| self.publish());
+                let result = self.store.put_checkpoint(&checkpoint);
+                self.publish();
                 let _ = reply.send(result);
             }
             Job::GcInfo { epoch, get_count, reply } => {
-                let _ = reply.send(self.database.gc_info(epoch, get_count));
+                let _ = reply.send(self.store.gc_info(epoch, get_count));
             }
             Job::Mark(epoch, blobrefs, reply) => {
-                let _ = reply.send(self.database.mark(epoch, &blobrefs));
+                let _ = reply.send(self.store.mark(epoch, &blobrefs));
             }
             Job::Sweep(request, reply) => {
-                let result = self.database.sweep(&request);
+                let result = self.store.sweep(&request);
                 self.update(|_| ());
                 let _ = reply.send(result);
             }
@@ -240,27 +251,14 @@ impl Thread {
 
     fn update(&self, change: impl FnOnce(&mut Stats)) {
         let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        stats.objects = self.database.objects;
-        stats.epoch = self.database.epoch;
+        (stats.objects, stats.epoch) = self.store.counts();
         change(&mut stats);
     }
 
-    fn publish(&self) -> Result<(), StoreError> {
-        // One that can't be read is an error of `checkpoint-get`, not of opening the file.
-        let checkpoints = match self.database.checkpoints() {
-            Err(StoreError::BadCheckpoint { .. }) => Vec::new(),
-            result => result?,
-        };
+    fn publish(&mut self) {
+        // What can't be read is an error of `checkpoint-get`.
+        let checkpoints = self.store.checkpoints().unwrap_or_default();
         self.update(|stats| stats.checkpoints = checkpoints);
-        Ok(())
-    }
-}
-
-/// All are told the same.
-fn fail_all(error: StoreError, requests: Vec<Request>) {
-    let failure = Failure::from(error);
-    for (_, reply) in requests {
-        let _ = reply.send(Err(StoreError::Reported(failure.clone())));
     }
 }
 
