@@ -288,10 +288,10 @@ fn collect_online(broker: &Broker) {
             }
         });
         broker.succeeds("content gc");
-        broker.succeeds("gc -v --no-cache");
+        broker.succeeds("gc -v --no-cache --renew-checkpoints");
         writer.join().unwrap();
     });
-    let said = broker.says("content gc");
+    let said = broker.says("content gc --renew-checkpoints");
     assert!(said.contains("gc complete: marked "), "{said}");
     let left = broker.objects();
     // A hundred values, and the directories that they were in.
@@ -303,6 +303,48 @@ fn collect_online(broker: &Broker) {
     let output = broker.succeeds("job last");
     assert!(broker.says(&format!("job attach {}", output.trim())).contains("from-a-job"));
     broker.succeeds("kvs unlink -R during");
+    broker.succeeds("kvs sync");
+    keep_older_checkpoints(broker);
+    survive_the_death_of_the_collector(broker);
+}
+
+/// They are for when the newest can't be read.
+fn keep_older_checkpoints(broker: &Broker) {
+    broker.succeeds("kvs put older=1");
+    broker.succeeds("kvs sync");
+    let older = broker.succeeds("kvs getroot -b").trim().to_owned();
+    broker.succeeds("kvs unlink older");
+    broker.succeeds("kvs sync");
+    let newer = broker.succeeds("kvs getroot -b").trim().to_owned();
+    broker.succeeds("gc");
+    for root in [&older, &newer] {
+        broker.succeeds(&format!("fsck --rootref={root}"));
+    }
+    broker.succeeds("gc --renew-checkpoints");
+    assert!(!broker.flux(&["fsck", &format!("--rootref={older}")]).status.success());
+    broker.succeeds("fsck");
+}
+
+/// Between mark and sweep, and anywhere.
+fn survive_the_death_of_the_collector(broker: &Broker) {
+    let said = broker.says("gc --test-mark-only");
+    assert!(said.contains("stopping after mark"), "{said}");
+    for delay in 0..8 {
+        broker.succeeds(&format!("kvs put garbage={delay}"));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_flux"))
+            .args(["gc", "--renew-checkpoints"])
+            .env("FLUX_URI", format!("local://{}/socket", broker.dir.display()))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(delay * 20));
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    broker.succeeds("kvs unlink garbage");
+    broker.succeeds("gc");
+    broker.succeeds("content dropcache");
+    broker.succeeds("fsck");
 }
 
 /// `flux shutdown --gc`, and the start after it.

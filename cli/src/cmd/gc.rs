@@ -1,7 +1,8 @@
 //! `flux gc`: remove from the backing store what nothing refers to any more, while all goes on.
 //!
 //! ```text
-//! checkpoints   as many new ones as are kept, so that none refers to what has been removed
+//! checkpoints   those that are kept; one, where there is none; as many new ones as there are, where
+//!               what only they refer to is to go, too
 //! horizon       the epoch of the newest, H: whatever is stored from now on has H or more
 //! roots         checkpoints, private namespaces, and the primary namespace as the last
 //! mark          all blobs below the roots get H
@@ -14,6 +15,7 @@
 //! queue, which is waited for before the root is read, tells that it has been applied.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{ArgAction, Args};
@@ -43,15 +45,21 @@ pub(crate) struct Gc {
     /// Bypass broker content cache
     #[arg(long)]
     no_cache: bool,
-    /// Keep what older checkpoints refer to
+    /// Make new checkpoints first, so that what only older ones refer to goes, too
     #[arg(long)]
-    keep_checkpoints: bool,
+    renew_checkpoints: bool,
     /// Number of concurrent content requests during the mark phase (default 16)
     #[arg(long, value_name = "N", default_value_t = 16)]
     maxreqs: usize,
     /// Increase verbosity
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
+    /// Stop where a crash before the sweep would
+    #[arg(long, hide = true)]
+    test_mark_only: bool,
+    /// Seconds between the list of namespaces and their roots
+    #[arg(long, hide = true, value_name = "SECONDS", default_value_t = 0)]
+    test_delay_after_list: u64,
 }
 
 /// Marks what the walk finds.
@@ -71,9 +79,7 @@ impl Gc {
             return Err(Failure::new("invalid value for maxreqs"));
         }
         let flux = context.connect().await?;
-        if !self.keep_checkpoints {
-            self.renew_checkpoints(&flux).await?;
-        }
+        self.make_checkpoints(&flux).await?;
         let request = backing::GcInfoRequest { epoch: 0, get_count: false };
         let info = flux
             .rpc::<backing::GcInfo>(LEADER, &request)
@@ -83,6 +89,10 @@ impl Gc {
         self.say(1, format_args!("froze epoch at {epoch}, high-water rowid {}", info.high_water));
         let roots = self.roots(&flux).await?;
         let marked = self.mark(&flux, epoch, roots).await?;
+        if self.test_mark_only {
+            eprintln!("flux-gc: stopping after mark: marked {marked} blobs");
+            return Ok(0);
+        }
         let deleted = self.sweep(&flux, epoch, info.high_water).await?;
         eprintln!(
             "flux-gc: gc complete: marked {marked}, reclaimed {deleted} blobs \
@@ -92,9 +102,14 @@ impl Gc {
     }
 
     /// Older checkpoints are there for the case that the newest can't be read; they hold all that
-    /// has been removed since. Replace them by others of the present root.
-    async fn renew_checkpoints(&self, flux: &Client) -> Result<(), Failure> {
-        let count = checkpoints(flux).await?.len().max(1);
+    /// has been removed since. Who has no use for them replaces them by others of the present root.
+    async fn make_checkpoints(&self, flux: &Client) -> Result<(), Failure> {
+        let count = match checkpoints(flux).await?.len() {
+            // Blobs are older or newer than a checkpoint.
+            0 => 1,
+            _ if !self.renew_checkpoints => return Ok(()),
+            count => count,
+        };
         for _ in 0..count {
             match Transaction::new().commit(flux, kvs::PRIMARY, kvs::commit::SYNC).await {
                 Ok(_) => {}
@@ -122,6 +137,9 @@ impl Gc {
             }
             Err(error) => return Err(Failure::of("kvs.namespace-list", error)),
         };
+        if self.test_delay_after_list > 0 {
+            tokio::time::sleep(Duration::from_secs(self.test_delay_after_list)).await;
+        }
         let mut count = 0;
         for private in list.iter().filter(|namespace| namespace.namespace != kvs::PRIMARY) {
             if let Some(root) = settled_root(flux, &private.namespace).await? {
