@@ -27,10 +27,6 @@ struct Attr {
     access: Access,
 }
 
-/// Attributes that begin so mean nothing to the broker; scripts use them as they like.
-const FOREIGN: [(&str, Access); 3] =
-    [("test.", Access::Runtime), ("test-nr.", Access::ReadOnly), ("test-im.", Access::Immutable)];
-
 /// All attributes of a broker.
 #[derive(Debug, Default)]
 pub struct Attrs {
@@ -120,7 +116,8 @@ impl Attrs {
     /// force.
     pub fn set(&self, name: &str, value: &str, force: bool) -> Result<(), Failure> {
         let mut by_name = self.by_name.borrow_mut();
-        if let Some((_, access)) = FOREIGN.iter().find(|(prefix, _)| name.starts_with(prefix))
+        if let Some((_, Some(access))) =
+            known::FOREIGN.iter().find(|(prefix, _)| name.starts_with(prefix))
             && !by_name.contains_key(name)
         {
             // Anybody begins one; what may become of it is in its name.

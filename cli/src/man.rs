@@ -24,7 +24,7 @@ pub(crate) fn write_all(dir: &Path) -> std::io::Result<()> {
 
 /// The page of a command.
 fn page(name: &str, command: &Command) -> String {
-    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let about = about(name, command);
     let mut page = head(&format!("flux-{name}"), &about);
     page.control("SH", ["SYNOPSIS"]);
     synopsis(&mut page, command);
@@ -75,9 +75,6 @@ fn overview() -> String {
         item(&mut page, option, help);
     }
     page.control("SH", ["COMMANDS"]);
-    let listed = |name: &str| {
-        GROUPS.iter().flat_map(|(_, rows)| *rows).any(|(row, _)| row.split('/').any(|n| n == name))
-    };
     for (heading, rows) in GROUPS {
         page.control("SS", [*heading]);
         for (name, about) in *rows {
@@ -85,11 +82,22 @@ fn overview() -> String {
         }
     }
     page.control("SS", ["more"]);
-    for row in COMMANDS.iter().filter(|row| !listed(row.name)) {
-        let about = (row.build)().get_about().map(ToString::to_string).unwrap_or_default();
-        item(&mut page, row.name, &about);
+    for row in COMMANDS.iter().filter(|row| listed(row.name).is_none()) {
+        item(&mut page, row.name, &about(row.name, &(row.build)()));
     }
     page.to_roff()
+}
+
+/// What a command is for: in its own words, or in those of the list of commands.
+fn about(name: &str, command: &Command) -> String {
+    let own = command.get_about().map(ToString::to_string);
+    own.or_else(|| listed(name).map(str::to_owned)).unwrap_or_default()
+}
+
+/// What the list of commands says, if the command is in it.
+fn listed(name: &str) -> Option<&'static str> {
+    let mut rows = GROUPS.iter().flat_map(|(_, rows)| *rows);
+    rows.find(|(row, _)| row.split('/').any(|n| n == name)).map(|(_, about)| *about)
 }
 
 fn head(name: &str, about: &str) -> Roff {
@@ -160,6 +168,7 @@ mod tests {
             let page = std::fs::read_to_string(dir.path().join(format!("flux-{}.1", row.name)));
             let page = page.unwrap();
             assert!(page.contains(".SH NAME\n") && page.contains(".SH SYNOPSIS\n"), "{}", row.name);
+            assert!(!about(row.name, &(row.build)()).is_empty(), "{}: what is it for?", row.name);
         }
         let page = std::fs::read_to_string(dir.path().join("flux-dump.1")).unwrap();
         assert!(page.contains("\\-\\-maxreqs=N"), "{page}");

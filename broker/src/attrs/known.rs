@@ -1,6 +1,8 @@
 //! The names that attributes may have: a misspelt one on the command line would be silently ignored
 //! otherwise.
 
+use super::Access;
+
 /// What a broker finds out by itself, whatever anybody says.
 const OWN: &[&str] = &[
     "rank",
@@ -90,7 +92,14 @@ const FLAGS: &[&str] = &[
 ];
 
 /// Attributes that begin so mean nothing to the broker: launchers and tests use them as they like.
-const FOREIGN: &[&str] = &["test.", "test-nr.", "test-im.", "test-rd.", "vendor."];
+/// With what may become of one that is set at run time, where it may begin there.
+pub(super) const FOREIGN: [(&str, Option<Access>); 5] = [
+    ("test.", Some(Access::Runtime)),
+    ("test-nr.", Some(Access::ReadOnly)),
+    ("test-im.", Some(Access::Immutable)),
+    ("test-rd.", None),
+    ("vendor.", None),
+];
 const FOREIGN_OWN: &str = "test-ro.";
 
 /// The value of an attribute of the command line, or why it may not be there.
@@ -99,7 +108,7 @@ pub fn on_command_line<'a>(name: &str, value: Option<&'a str>) -> Result<&'a str
         return Err("attribute may not be set on the command line");
     }
     let may_be_bare =
-        FLAGS.contains(&name) || FOREIGN.iter().any(|prefix| name.starts_with(prefix));
+        FLAGS.contains(&name) || FOREIGN.iter().any(|(prefix, _)| name.starts_with(prefix));
     if !may_be_bare && !SETTINGS.contains(&name) {
         return Err("unknown attribute");
     }
