@@ -2,6 +2,7 @@
 
 mod attributes;
 mod constraint;
+mod demand;
 mod job;
 mod stats;
 mod sync;

@@ -4,6 +4,7 @@ use flux_protocol::errno::Errno;
 use flux_protocol::fluid::JobId;
 use flux_protocol::payload::Empty;
 use flux_protocol::rpc::job_list::{self, LegacyConstraint, ListIdRequest, ListRequest};
+use flux_protocol::rpc::job_manager;
 use serde_json::{Value, json};
 
 use crate::instance::{Instance, Options, run, simulated, until};
@@ -92,6 +93,34 @@ fn a_job_that_the_journal_has_not_told_of_yet_is_waited_for() {
         .await;
         instance.handle.rpc::<job_list::StateUnpause>(&Empty).await.unwrap();
         assert_eq!(asked.await.unwrap().unwrap().job["id"], id.0);
+        instance.stop().await;
+    });
+}
+
+#[test]
+fn a_state_that_a_job_never_came_to_is_answered_at_its_end() {
+    run(async {
+        let config = json!({ "fake-resources": { "nnodes": 1, "cores-per-node": 1 } });
+        let instance = Instance::with(Options { config, ..Options::default() }).await.unwrap();
+        let running = instance.submit(&simulated("10m")).await.unwrap();
+        instance.wait_event(running, "start").await;
+        let id = instance.submit(&simulated("10m")).await.unwrap();
+        instance.wait_event(id, "priority").await;
+        let handle = instance.handle.clone();
+        let ran = ListIdRequest { state: Some(16), attrs: vec!["state".to_owned()], ..by_id(id) };
+        let asked =
+            tokio::task::spawn_local(async move { handle.rpc::<job_list::ListId>(&ran).await });
+        for id in [id, running] {
+            let cancel = job_manager::RaiseRequest {
+                id,
+                severity: 0,
+                kind: "cancel".to_owned(),
+                note: None,
+                wait_status: None,
+            };
+            instance.handle.rpc::<job_manager::Raise>(&cancel).await.unwrap();
+        }
+        assert_eq!(asked.await.unwrap().unwrap().job["state"], 64);
         instance.stop().await;
     });
 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::attributes::Attributes;
+use super::demand::Demand;
 use crate::jpath;
 
 /// Names of the attributes that can be asked for.
@@ -78,6 +79,8 @@ pub(super) struct Job {
     pub(super) id: JobId,
     pub(super) userid: u32,
     pub(super) state: State,
+    /// Bits of all that it has been in, since it was last put back.
+    states: u32,
     pub(super) priority: i64,
     pub(super) t_run: f64,
     pub(super) t_inactive: f64,
@@ -110,6 +113,7 @@ impl Job {
             id,
             userid: u32::MAX,
             state: State::New,
+            states: State::New as u32,
             priority: -1,
             t_run: 0.0,
             t_inactive: 0.0,
@@ -143,9 +147,9 @@ impl Job {
         &self.ranks
     }
 
-    /// The job is, or has been, in this state.
+    /// The job is, or has been, in this state, or will never be.
     pub(super) fn has_reached(&self, state: u32) -> bool {
-        self.state as u32 >= state
+        self.states & state != 0 || self.state == State::Inactive
     }
 
     /// Only what has ended after this time.
@@ -179,16 +183,15 @@ impl Job {
         }
         let rules = Rules::default();
         if let Ok(spec) = Jobspec::from_value(jobspec, &rules) {
-            if let Ok(ntasks) = spec.ntasks() {
-                self.set("ntasks", ntasks);
-            }
-            if let Ok(counts) = spec.counts() {
-                self.set("ncores", counts.ncores());
-            }
-            let nnodes =
-                spec.resources().first().filter(|top| top.get("type") == Some(&json!("node")));
-            if let Some(count) = nnodes.and_then(|node| node.get("count")?.as_u64()) {
-                self.set("nnodes", count);
+            let demand = Demand::of(&spec);
+            // What it has got counts for more than what it has asked for.
+            let pending = self.ranks.is_empty();
+            for (name, count) in
+                [("ntasks", demand.ntasks), ("nnodes", demand.nnodes), ("ncores", demand.ncores)]
+            {
+                if let Some(count) = count.filter(|_| pending || name == "ntasks") {
+                    self.set(name, count);
+                }
             }
         }
     }
@@ -205,13 +208,27 @@ impl Job {
         self.set("nodelist", self.nodelist.clone());
         self.set("nnodes", r.nnodes());
         self.set("ncores", r.ncores());
+        if self.attr("ntasks").is_none() {
+            self.count_tasks(&r);
+        }
         if r.expiration > 0.0 {
             self.set("expiration", r.expiration);
         }
     }
 
+    /// Of a job with so many on each of what it gets.
+    fn count_tasks(&mut self, r: &ResourceSet) {
+        let jobspec = serde_json::from_str(&self.jobspec).unwrap_or(Value::Null);
+        let Ok(spec) = Jobspec::from_value(jobspec, &Rules::default()) else { return };
+        let nnodes = u64::try_from(r.nnodes()).unwrap_or(u64::MAX);
+        if let Some(ntasks) = Demand::of(&spec).ntasks_of(nnodes, r.ncores()) {
+            self.set("ntasks", ntasks);
+        }
+    }
+
     fn enter(&mut self, state: State, time: f64) {
         self.state = state;
+        self.states |= state as u32;
         let name = match state {
             State::New => return,
             State::Depend => "t_depend",
@@ -315,6 +332,7 @@ impl Job {
     fn back_to_priority(&mut self) {
         if self.state == State::Sched {
             self.state = State::Priority;
+            self.states &= !(State::Sched as u32);
         }
     }
 
@@ -402,5 +420,7 @@ fn name(jobspec: &Value) -> Option<String> {
         return Some(name.to_owned());
     }
     let path = jobspec.pointer("/tasks/0/command/0").and_then(Value::as_str)?;
-    Some(path.rsplit('/').next().unwrap_or(path).to_owned())
+    // A folder, given by mistake, is named in full.
+    let name = path.rsplit('/').next().filter(|name| !name.is_empty());
+    Some(name.unwrap_or(path).to_owned())
 }
