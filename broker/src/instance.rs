@@ -216,18 +216,27 @@ fn set_general_attrs(attrs: &Attrs, rank: u32, size: u32) -> Result<(), StartErr
         attrs.put_default(phase.attr, phase.builtin, Access::ReadOnly);
     }
     attrs.put_default("broker.quorum", size.to_string(), Access::ReadOnly);
-    let warn = attrs.get("broker.quorum-timeout").unwrap_or("1m".to_owned());
-    attrs.put_default("broker.quorum-warn", warn, Access::ReadOnly);
+    // Its older name, by which whoever has set it knows it.
+    if let Some(warn) = attrs.get(QUORUM_TIMEOUT) {
+        check_limit(QUORUM_TIMEOUT, &warn)?;
+        attrs.put_default("broker.quorum-warn", warn, Access::ReadOnly);
+    }
     for (name, default) in LIMITS {
         attrs.put_default(name, default, Access::ReadOnly);
-        let value = attrs.get(name).unwrap_or_default();
-        if value != NO_LIMIT && flux_protocol::fsd::parse(&value).is_err() {
-            let text = format!("'{value}' is no duration (such as 30s or 1.5m), nor `{NO_LIMIT}'");
-            return Err(StartError::Attr { attr: name, text });
-        }
+        check_limit(name, &attrs.get(name).unwrap_or_default())?;
     }
     Ok(())
 }
+
+fn check_limit(attr: &'static str, value: &str) -> Result<(), StartError> {
+    if value == NO_LIMIT || flux_protocol::fsd::parse(value).is_ok() {
+        return Ok(());
+    }
+    let text = format!("'{value}' is no duration (such as 30s or 1.5m), nor `{NO_LIMIT}'");
+    Err(StartError::Attr { attr, text })
+}
+
+const QUORUM_TIMEOUT: &str = "broker.quorum-timeout";
 
 /// How long a broker waits where nothing else was said.
 const LIMITS: [(&str, &str); 6] = [

@@ -67,7 +67,12 @@ impl Certificate {
 fn read_private(path: &Path) -> Result<String, LoadError> {
     let error = |source| LoadError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(error)?;
-    let mode = file.metadata().map_err(error)?.permissions().mode();
+    let metadata = file.metadata().map_err(error)?;
+    if metadata.is_dir() {
+        // Before its mode, which is that of a folder.
+        return Err(error(io::Error::from_raw_os_error(Errno::EISDIR.0.cast_signed())));
+    }
+    let mode = metadata.permissions().mode();
     if mode & 0o044 != 0 {
         return Err(LoadError::Readable(path.to_owned()));
     }
@@ -95,6 +100,7 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::NotFound => {
             "; make one with flux keygen, and give all brokers of the instance the same"
         }
+        io::ErrorKind::IsADirectory => "; name the file that flux keygen has written",
         io::ErrorKind::PermissionDenied => "; it has to belong to the user who runs the broker",
         _ => "",
     }
@@ -137,6 +143,17 @@ mod tests {
         cert.save(&path).unwrap();
         assert_eq!(mode(&path), 0o600);
         assert_eq!(Certificate::load(&path).unwrap(), cert);
+    }
+
+    #[test]
+    fn folder_is_told_as_one_whatever_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        for mode in [0o700, 0o755] {
+            fs::set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
+            let text = Certificate::load(dir.path()).unwrap_err().to_string();
+            let told = format!("{}: Is a directory; name the file", dir.path().display());
+            assert!(text.contains(&told), "{text}");
+        }
     }
 
     #[test]

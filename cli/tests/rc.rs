@@ -122,6 +122,7 @@ fn a_quorum_and_limits_that_make_no_sense_are_refused() {
         ("broker.quorum=9-10", "Error parsing broker.quorum attribute: '9-10'"),
         ("broker.quorum=99", "more than there are in an instance of size 1"),
         ("broker.quorum=many", "no number of brokers"),
+        ("broker.quorum-timeout=x", "broker.quorum-timeout: 'x' is no duration"),
         ("broker.quorum-warn=x", "broker.quorum-warn: 'x' is no duration"),
         ("broker.cleanup-timeout=x", "broker.cleanup-timeout: 'x'"),
         ("broker.shutdown-timeout=1y", "broker.shutdown-timeout: '1y'"),
