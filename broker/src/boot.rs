@@ -308,6 +308,24 @@ impl Booting {
     }
 }
 
+/// Whether a start could use what the configuration says of the network: the hosts, if it names
+/// any; or the key that is wrong, and why. What the tables' own check refuses is left to that.
+pub fn network_of(config: &Config) -> Result<Option<Hostlist>, (&'static str, String)> {
+    match Tbon::load(&Attrs::default(), config) {
+        Ok(_) | Err(TbonError::Table(_)) => {}
+        Err(error) => return Err((error.key(), error.to_string())),
+    }
+    match Bootstrap::hosts_of(config) {
+        Ok(hosts) => Ok(hosts),
+        Err(BootstrapError::Table(_)) => Ok(None),
+        Err(error) => {
+            let text = error.to_string();
+            let text = text.strip_prefix("Config file error ").map_or(text.clone(), str::to_owned);
+            Err(("bootstrap.hosts", text))
+        }
+    }
+}
+
 fn set_tree_attrs(attrs: &Attrs, topology: &Topology, rank: u32) -> Result<(), BootError> {
     for (name, value) in [
         ("tbon.level", topology.level(rank)),

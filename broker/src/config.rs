@@ -90,6 +90,26 @@ impl Config {
         self.places.find(key).map(|place| format!("{place}: ")).unwrap_or_default()
     }
 
+    /// `FILE:LINE: ` of what an error text is about: the first `[table]`, `[table.array][0]`,
+    /// `[table] key` or `table.key` in it that is in some file; empty when there is none.
+    pub fn place_of(&self, text: &str) -> String {
+        let strip = |word: &str| {
+            let inner = word.trim_matches(|c: char| c.is_ascii_punctuation());
+            inner.replace("][", ".")
+        };
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let mut found = words.iter().enumerate().filter_map(|(at, word)| {
+            let key = strip(word);
+            let is_key = word.starts_with('[') || key.contains('.');
+            if !is_key || !self.places.has(&key) {
+                return None;
+            }
+            let next = words.get(at + 1).map(|word| format!("{key}.{}", strip(word)));
+            Some(next.filter(|key| self.places.has(key)).unwrap_or(key))
+        });
+        found.next().map(|key| self.place(&key)).unwrap_or_default()
+    }
+
     pub(crate) fn warn(&self, error: TableError) {
         let mut warnings = self.warnings.borrow_mut();
         if !warnings.contains(&error) {
@@ -149,10 +169,15 @@ impl Config {
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let mut config = Config::default();
         for file in config_files(path)? {
+            let before = config.places.clone();
             let table = read_file(&file, &mut config.places)?;
-            merge(&mut config.root, table).map_err(|key| ConfigError::Merge {
-                path: file.clone(),
-                text: format!("'{key}' is set in another file of the directory already"),
+            merge(&mut config.root, table).map_err(|key| {
+                let (here, there) = (config.places.find(&key), before.find(&key));
+                let other = there.map(|place| format!(" ({place})")).unwrap_or_default();
+                let text =
+                    format!("'{key}' is set in another file of the directory already{other}");
+                let path = here.map_or_else(|| file.clone(), PathBuf::from);
+                ConfigError::Merge { path, text }
             })?;
         }
         Ok(config)
@@ -208,26 +233,27 @@ fn config_files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     if !std::fs::metadata(path).map_err(error)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(error)? {
-        let file = entry.map_err(error)?.path();
-        let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if file.extension().is_some_and(|extension| extension == "toml") && !hidden {
-            // Reading a FIFO would wait for whoever writes to it.
-            if file.metadata().is_ok_and(|meta| !meta.is_file()) {
-                let error = std::io::Error::other("not a regular file");
-                return Err(ConfigError::Read { path: file, error });
-            }
-            files.push(file);
+    let files = flux_sign::secure::toml_paths(path).map_err(error)?;
+    // Reading a FIFO would wait for whoever writes to it.
+    let is_other = |file: &&PathBuf| file.metadata().is_ok_and(|meta| !meta.is_file());
+    match files.iter().find(is_other) {
+        Some(file) => {
+            let error = std::io::Error::other("not a regular file");
+            Err(ConfigError::Read { path: file.clone(), error })
         }
+        None => Ok(files),
     }
-    files.sort();
-    Ok(files)
 }
 
 fn read_file(path: &Path, places: &mut Places) -> Result<Map<String, Value>, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+    let bytes =
+        std::fs::read(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let lines = error.as_bytes().iter().take(valid).filter(|byte| **byte == b'\n');
+        let (line, text) = (1 + lines.count(), "not UTF-8 text; save the file as UTF-8".to_owned());
+        ConfigError::Syntax { path: path.to_owned(), line, text }
+    })?;
     if path.extension().is_some_and(|extension| extension == "json") {
         return serde_json::from_str(&text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),

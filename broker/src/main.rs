@@ -80,13 +80,21 @@ fn main() -> ExitCode {
 /// For `flux config check`: findings on standard output, a line each.
 fn check_config(path: &std::path::Path) -> ExitCode {
     let findings = match Config::load(path) {
-        Ok(config) => [config.findings(), inventory::mistakes(&config)].concat(),
+        Ok(config) => match plugin_mistakes(&config) {
+            Ok(plugins) => [config.findings(), inventory::mistakes(&config), plugins].concat(),
+            Err(error) => vec![format!("plugins can't be tried out: {error}")],
+        },
         Err(error) => vec![error.to_string()],
     };
     for finding in &findings {
         println!("{finding}");
     }
     if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn plugin_mistakes(config: &Config) -> std::io::Result<Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    Ok(runtime.block_on(inventory::plugin_mistakes(config)))
 }
 
 /// For `flux R`, which knows neither hwloc nor the tables.

@@ -168,7 +168,8 @@ pub async fn load_all(broker: &Rc<Broker>) -> Result<(), Failure> {
         }
         if wanted && broker.modules().get(module.name).is_none() {
             load(broker, module.name, None, &args).await.map_err(|failure| {
-                Failure::new(failure.errno, format!("{}: {failure}", module.name))
+                let place = broker.config().place_of(&failure.to_string());
+                Failure::new(failure.errno, format!("{}: {place}{failure}", module.name))
             })?;
         }
         if is_backing && let Some(restore) = restore.take() {

@@ -85,7 +85,7 @@ pub use instance::Limits;
 pub use jobs::{JobFacts, SharedJobs};
 pub use known::as_known;
 pub use ledger::{LedgerError, record};
-pub use load_error::LoadError;
+pub use load_error::{LoadError, Mistake};
 pub use log_gate::LogSink;
 pub use manifest::{
     Abi, Caller, HOST_ABI, InspectError, Inspection, Kind, LoadOrder, Manifest, Service, inspect,

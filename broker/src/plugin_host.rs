@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use flux_protocol::fluid::with_local_f58;
@@ -39,6 +40,24 @@ pub fn plugin_host(
     };
     let (notices, received) = mpsc::unbounded_channel();
     (PluginHost::new(config, notices), received)
+}
+
+/// A host without a broker, whose plugins log to nobody: to see whether they would load.
+pub(crate) fn plugin_host_alone(config: Map<String, Value>) -> PluginHost {
+    let config = HostConfig {
+        path: default_path(),
+        cache: user_cache(),
+        log: Arc::new(|_: &str, _: Level, _: &str| {}),
+        jobs: SharedJobs::default(),
+        owner: nix::unistd::geteuid().as_raw(),
+        size: 1,
+        level: 0,
+        attributes: BTreeMap::new(),
+        config,
+        replay: None,
+    };
+    let (notices, _nobody) = mpsc::unbounded_channel();
+    PluginHost::new(config, notices)
 }
 
 /// Compiled plugins are kept where only the owner can write: beside the state of an instance that

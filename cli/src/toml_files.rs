@@ -35,21 +35,16 @@ pub(crate) fn read(path: &Path) -> Result<Object, FilesError> {
 pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>, FilesError> {
     let unreadable =
         |e: std::io::Error| FilesError::Read { path: dir.to_owned(), reason: strerror(&e) };
-    let mut files = Vec::new();
-    for entry in dir.read_dir().map_err(unreadable)? {
-        let file = entry.map_err(unreadable)?.path();
-        let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if file.extension().is_some_and(|extension| extension == "toml") && !hidden {
-            // Reading a FIFO would wait for whoever writes to it.
-            if file.metadata().is_ok_and(|meta| !meta.is_file()) {
-                let reason = "not a regular file".to_owned();
-                return Err(FilesError::Read { path: file, reason });
-            }
-            files.push(file);
+    let files = flux_sign::secure::toml_paths(dir).map_err(unreadable)?;
+    // Reading a FIFO would wait for whoever writes to it.
+    let is_other = |file: &&PathBuf| file.metadata().is_ok_and(|meta| !meta.is_file());
+    match files.iter().find(is_other) {
+        Some(path) => {
+            let reason = "not a regular file".to_owned();
+            Err(FilesError::Read { path: path.clone(), reason })
         }
+        None => Ok(files),
     }
-    files.sort();
-    Ok(files)
 }
 
 /// TOML as a JSON object; the error tells the line.

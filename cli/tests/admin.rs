@@ -478,7 +478,7 @@ fn mistakes_in_configuration_files_are_found_without_a_broker() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(&cert, mode).unwrap();
     for (space, text) in [
-        ("security", "[sign]\nmax-ttl = 1209600\ntypo = 1\n"),
+        ("security", "[sign]\nmax-ttl = 1209600\ntypo = 1\n[sign.munge]\nbogus = 1\n"),
         ("imp", "[exec]\nallowed-users = \"flux\"\n"),
     ] {
         let conf = dir.join(space).join("conf.d");
@@ -492,10 +492,11 @@ fn mistakes_in_configuration_files_are_found_without_a_broker() {
         "tcp_user_timeout",
         "b.toml:3: error parsing [archive] config table",
         "b.toml:5: error parsing [ingest] config table",
-        "c.toml:3: no.so: No such plugin found",
+        "c.toml:3: [job-manager.plugins][0]: load: no.so: No such plugin found (looked in ",
         "curve.cert: readable by group/other",
         "fluke40: in R, but not in bootstrap.hosts",
         "security.toml:3: unknown key 'typo' in [sign]",
+        "security.toml:5: unknown key 'bogus' in [sign.munge], which has 'socket-path' alone",
         "imp.toml:2: bad or unknown key 'allowed-users' in [exec]",
     ] {
         assert!(said.contains(finding), "{finding} is not in:\n{said}");

@@ -129,6 +129,163 @@ fn mistakes_stop_the_broker_with_file_line_and_key() {
 }
 
 #[test]
+fn a_limit_that_a_reload_lowers_holds_for_the_next_job() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../plugins-wasm/dist/fixtures/fixture-config.wasm");
+    let text = format!(
+        "[policy.limits]\nduration = \"2h\"\n[[job-manager.plugins]]\nload = {fixture:?}\n\
+         caps = [\"config:fixture\"]\n"
+    );
+    let dir = folder(&[("a.toml", &text)]);
+    let line = "flux run -t 1h true; echo $?; sed -i s/2h/10m/ c/a.toml
+        echo '[fixture]\nis = \"new\"' >c/b.toml; flux config reload; echo $?
+        flux run -t 1h true; echo $?; flux jobtap query fixture-config.wasm";
+    let (_, out, err) = flux(dir.path(), None, &["start", "-o,-cc", line]);
+    assert!(out.starts_with("0\n0\n1\n"), "{out}{err}");
+    assert!(err.contains("requested duration (1h) exceeds policy limit of 10m"), "{err}");
+    assert!(out.contains("\"conf.update\":{\"calls\":1"), "plugins are told: {out}");
+    assert!(out.contains("\"is\":\"new\""), "{out}");
+}
+
+/// Configurations that stop a start, and what is said of each after `x.toml:`.
+fn that_stop_a_start(dir: &Path) -> Vec<(String, &'static str)> {
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins-wasm/dist");
+    let module = std::fs::read(dist.join("perilog.wasm")).unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let plugin = |load: &str, more: &str| {
+        format!("[job-manager]\nplugins = [\n {{ load = \"{load}\"{more} }}\n]\n")
+    };
+    let junk = file("junk.wasm", b"junk");
+    let short = file("short.wasm", &module[..3000]);
+    let native = file("native.so", b"\x7fELF\x02\x01\x01\0");
+    let pinned = format!(", sha256 = \"{}\"", "0".repeat(64));
+    let hosts = "[bootstrap]\nhosts = [{ host = \"a[\" }]\n";
+    vec![
+        (
+            plugin("perilog.wasm", &pinned),
+            "3: [job-manager.plugins][0]: load: perilog.wasm: sha256",
+        ),
+        (plugin(&junk, ""), "junk.wasm: not a WebAssembly module"),
+        (plugin(&short, ""), "short.wasm: truncated WebAssembly module (3000 bytes)"),
+        (plugin(&native, ""), "native.so: a native ELF object"),
+        (plugin("nope", ""), "3: [job-manager.plugins][0]: load: nope: No such plugin found"),
+        (plugin("", ""), "3: error parsing [job-manager.plugins][0] config table: load: is empty"),
+        (plugin("perilog", ", memory = \"1k\""), "memory: 1024 bytes are too little"),
+        (
+            plugin("jobspec.wasm", ""),
+            "a validator plugin, but a jobtap plugin is wanted here: list it in [ingest.validator]",
+        ),
+        (
+            "[sched]\nplugin = \"perilog.wasm\"\n".to_owned(),
+            "2: [sched] plugin: perilog.wasm: a jobtap plugin, but a scheduler plugin is wanted",
+        ),
+        (
+            "[ingest.validator]\nplugins = [\"perilog\"]\n".to_owned(),
+            "a jobtap plugin, but a validator plugin is wanted here",
+        ),
+        (
+            "[ingest.validator]\nplugins = [\"require-instance\"]\nargs = [\"--nope\"]\n"
+                .to_owned(),
+            "3: [ingest.validator] args: unknown argument '--nope'",
+        ),
+        (
+            "[job-manager]\nplugins = [{ remove = \"nope\" }]\n".to_owned(),
+            "2: [job-manager.plugins][0]: remove: nope: failed to find plugin to remove",
+        ),
+        (
+            "[sched-simple]\nqueue-depth = 0\n".to_owned(),
+            ": [sched-simple] queue-depth='0' is invalid",
+        ),
+        (
+            "[content-sqlite]\nmax_checkpoints = 0\n".to_owned(),
+            "2: error parsing [content-sqlite] config table: content-sqlite.max_checkpoints must be",
+        ),
+        ("[tbon]\ntopo = \"ring\"\n".to_owned(), "tbon.topo: unknown topology scheme 'ring'"),
+        (hosts.to_owned(), "[bootstrap]: invalid hosts[0]: host \"a[\" is not a valid hostlist"),
+        (
+            "[policy]\nscheduler = 3\n".to_owned(),
+            "2: error parsing [policy] config table: 'scheduler'",
+        ),
+    ]
+}
+
+#[test]
+fn what_would_stop_a_start_is_found_by_the_check_and_refused_by_a_reload() {
+    let dir = folder(&[("a.toml", "[kvs]\n")]);
+    std::fs::create_dir(dir.path().join("one")).unwrap();
+    let mut line = String::new();
+    let cases = that_stop_a_start(dir.path());
+    for (at, (text, said)) in cases.iter().enumerate() {
+        std::fs::write(dir.path().join("one/x.toml"), text).unwrap();
+        std::fs::write(dir.path().join(format!("{at}.toml")), text).unwrap();
+        line.push_str(&format!("cp {at}.toml c/x.toml; flux config reload 2>&1; echo {at} $?\n"));
+        let (code, out, _) = flux(dir.path(), None, &["config", "check", "one"]);
+        assert_eq!((code, out.lines().count()), (Some(1), 1), "{text}: {out}");
+        assert!(out.starts_with("one/x.toml:") && out.contains(said), "{said}: {out}");
+        let (code, _, err) = flux(dir.path(), None, &["start", "-o,-cone", "true"]);
+        let of_line = said.split_once(": ").map_or(*said, |(_, text)| text);
+        assert_eq!(code, Some(1), "{text}: {err}");
+        assert_eq!(err.lines().filter(|line| line.contains(of_line)).count(), 1, "{text}: {err}");
+    }
+    line.push_str("flux config get");
+    let (_, out, err) = flux(dir.path(), None, &["start", "-o,-cc", &line]);
+    let mut rest = out.as_str();
+    for (at, (_, said)) in cases.iter().enumerate() {
+        let (told, after) = rest.split_once(&format!("\n{at} 1\n")).unwrap_or_else(|| {
+            panic!("{at} was taken: {out}{err}");
+        });
+        assert!(told.contains("x.toml:") && told.contains(said), "{said}: {told}");
+        rest = after;
+    }
+    assert_eq!(rest, "{\"kvs\":{}}\n", "nothing has changed");
+}
+
+#[test]
+fn keys_that_look_like_slips_are_told_where_others_may_have_keys_of_their_own() {
+    for (text, said) in [
+        ("[job-manager]\ninactive-age-limt = \"7d\"\n", "(did you mean 'inactive-age-limit'?)"),
+        ("[sched]\nplugn = \"x\"\n", "(did you mean 'plugin'?)"),
+        ("[job-manager]\nmine = 1\n[job-manager.priority]\nx = 1\n", ""),
+        (
+            "[ingest.validator]\nplugins = [\"require-instance\"]\n\
+             args = [\"--require-instance-mincores=2\"]\n\
+             [ingest.validator.require-instance]\nminnodes = 2\n",
+            "",
+        ),
+        ("[ingest.validator]\nplugins = [\"jobspec\"]\n[ingest.validator.other]\nx = 1\n", "other"),
+    ] {
+        let dir = folder(&[("x.toml", text)]);
+        let (code, out, _) = flux(dir.path(), None, &["config", "check", "c"]);
+        match said {
+            "" => assert_eq!((code, out.as_str()), (Some(0), "ok\n"), "{text}"),
+            said => assert!(code == Some(1) && out.contains(said), "{text}: {out}"),
+        }
+    }
+}
+
+#[test]
+fn files_that_are_no_text_and_keys_of_two_files_are_told_with_their_lines() {
+    let dir = folder(&[("a.toml", "[kvs]\ncheckpoint-period = \"1m\"\n")]);
+    std::fs::write(dir.path().join("c/b.toml"), b"\n[kvs]\n# \xff\n").unwrap();
+    let (_, out, _) = flux(dir.path(), None, &["config", "check", "c"]);
+    assert_eq!(out, "c/b.toml:3: not UTF-8 text; save the file as UTF-8\n");
+    std::fs::write(dir.path().join("c/b.toml"), "\n[kvs]\ncheckpoint-period = \"2m\"\n").unwrap();
+    let (_, out, _) = flux(dir.path(), None, &["config", "check", "c"]);
+    let said = "c/b.toml:3: 'kvs.checkpoint-period' is set in another file of the directory already \
+                (c/a.toml:2)\n";
+    assert_eq!(out, said);
+    let bom = "\u{feff}[kvs]\r\ncheckpoint-period = \"xx\"\r\n";
+    std::fs::write(dir.path().join("c/a.toml"), bom).unwrap();
+    std::fs::remove_file(dir.path().join("c/b.toml")).unwrap();
+    let (_, out, _) = flux(dir.path(), None, &["config", "check", "c"]);
+    assert!(out.starts_with("c/a.toml:2: ") && out.lines().count() == 1, "{out}");
+}
+
+#[test]
 fn a_reload_finds_out_that_a_module_is_not_the_one_that_is_pinned() {
     let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins-wasm/dist");
     let sums = std::fs::read_to_string(dist.join("SHA256SUMS")).unwrap();
@@ -164,8 +321,8 @@ fn a_reload_that_a_plugin_refuses_leaves_everything_as_it_was() {
         cp taken.toml c/b.toml; flux config reload; echo $?; flux run true; cat ran
         flux jobtap query perilog.so";
     let (_, out, err) = flux(dir.path(), None, &["start", "-o,-cc", line]);
-    let told = "error updating job-manager: plugin perilog.wasm refuses: [job-manager.prolog]: no \
-                command specified and exec.imp not defined\n";
+    let told = "error updating job-manager: c/b.toml:1: plugin perilog.wasm refuses: \
+                [job-manager.prolog]: no command specified and exec.imp not defined\n";
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines[..4], ["1", "0", "0", "ran"], "{out}{err}");
     let has = |text| lines[4].contains(text);

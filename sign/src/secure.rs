@@ -32,18 +32,24 @@ impl fmt::Display for Insecure {
 
 /// The files `*.toml` of a directory, in order of their names, with what is in them.
 pub fn read_toml_dir(dir: &Path, trusted: u32) -> Result<Vec<(PathBuf, String)>, Insecure> {
-    let insecure = |fault: String| Insecure { path: dir.to_owned(), fault };
-    let entries = std::fs::read_dir(dir).map_err(|error| insecure(reason(&error)))?;
+    let insecure = |error: std::io::Error| Insecure { path: dir.to_owned(), fault: reason(&error) };
+    let paths = toml_paths(dir).map_err(insecure)?;
+    paths.into_iter().map(|path| read(&path, trusted).map(|text| (path, text))).collect()
+}
+
+/// What of a directory is configuration, whoever reads it: the paths `*.toml`, in order of their
+/// names, without hidden ones.
+pub fn toml_paths(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|error| insecure(reason(&error)))?.path();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         if name.ends_with(b".toml") && !name.starts_with(b".") {
             paths.push(path);
         }
     }
     paths.sort();
-    paths.into_iter().map(|path| read(&path, trusted).map(|text| (path, text))).collect()
+    Ok(paths)
 }
 
 /// Read a file that is to be trusted.

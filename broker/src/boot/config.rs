@@ -102,6 +102,19 @@ impl Bootstrap {
         Ok(Some(Bootstrap { curve_cert: curve_cert.map(PathBuf::from), enable_ipv6, hosts }))
     }
 
+    /// The hosts of the table, if it names any, for whoever is on none of them.
+    pub fn hosts_of(config: &Config) -> Result<Option<Hostlist>, BootstrapError> {
+        let table = table::Bootstrap::parse(config)?;
+        if table.hosts.is_empty() {
+            return Ok(None);
+        }
+        let hosts = parse_hosts(&table.hosts, &table)?;
+        if hosts.len() > 1 && table.curve_cert.is_none() {
+            return Err(BootstrapError::NoCert);
+        }
+        Ok(Some(hosts.iter().map(|host| &host.name).collect()))
+    }
+
     pub fn rank_of(&self, hostname: &str) -> Option<u32> {
         let at = self.hosts.iter().position(|host| host.name == hostname)?;
         u32::try_from(at).ok()

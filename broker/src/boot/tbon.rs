@@ -69,6 +69,24 @@ pub enum TbonError {
     Shape(#[from] ShapeError),
 }
 
+// === impl TbonError ===
+
+impl TbonError {
+    /// Where to look in the files.
+    pub(super) fn key(&self) -> &'static str {
+        match self {
+            TbonError::Table(_)
+            | TbonError::ConfigDuration(_)
+            | TbonError::AttrDuration(_)
+            | TbonError::Integer(_) => "tbon",
+            TbonError::TorpidMinZero | TbonError::TorpidOrder => "tbon.torpid_min",
+            TbonError::ReceiveQueue => "tbon.child_rcvhwm",
+            TbonError::IoThreads => "tbon.zmq_io_threads",
+            TbonError::Shape(_) => "tbon.topo",
+        }
+    }
+}
+
 // === impl Tbon ===
 
 impl Tbon {

@@ -183,6 +183,14 @@ fn stage(mut table: Table<'_>) -> Result<Stage, TableError> {
         plugins: plugins(&mut table)?,
         args: table.strings("args")?.map(owned).unwrap_or_default(),
     };
+    // A plugin of the stage has a table of its own there, by its name.
+    let loads = stage.plugins.iter().flatten();
+    let loads = loads.filter_map(|entry| entry.get("load").unwrap_or(entry).as_str());
+    let stem = |load: &str| {
+        let file = load.rsplit('/').next().unwrap_or(load);
+        file.strip_suffix(".wasm").or(file.strip_suffix(".so")).unwrap_or(file).to_owned()
+    };
+    table.leave(loads.map(stem));
     table.finish()?;
     Ok(stage)
 }

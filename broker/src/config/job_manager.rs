@@ -64,7 +64,8 @@ impl JobManager {
             stop_queues_on_restart: table.bool("stop-queues-on-restart")?.unwrap_or(false),
         };
         perilog.finish()?;
-        // Plugins have keys of their own here: others are not refused.
+        // Plugins have keys of their own here.
+        table.finish_among_others(config);
         Ok(job_manager)
     }
 }

@@ -46,6 +46,10 @@ impl Places {
         }
     }
 
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.by_key.contains_key(key)
+    }
+
     /// `FILE:LINE` of a key, or of the table that it should be in.
     pub(super) fn find(&self, key: &str) -> Option<String> {
         // Error texts write entries of arrays as `table.key][0`.

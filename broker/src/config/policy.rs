@@ -54,6 +54,9 @@ impl Policy {
             access: access(table.table("access")?)?,
             scheduler: table.any("scheduler").cloned(),
         };
+        if policy.scheduler.as_ref().is_some_and(|scheduler| !scheduler.is_object()) {
+            return Err(table.bad("scheduler", "'scheduler' must be a table"));
+        }
         table.finish()?;
         Ok(policy)
     }

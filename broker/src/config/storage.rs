@@ -53,6 +53,10 @@ impl ContentSqlite {
             synchronous: one_of(&mut table, "synchronous", &SYNCHRONOUS)?,
             max_checkpoints: table.count("max_checkpoints")?,
         };
+        if sqlite.max_checkpoints == Some(0) {
+            let text = "content-sqlite.max_checkpoints must be a positive integer";
+            return Err(table.bad("max_checkpoints", text));
+        }
         table.finish()?;
         Ok(sqlite)
     }

@@ -18,6 +18,8 @@ pub struct Table<'a> {
     name: String,
     entries: Option<&'a Map<String, Value>>,
     known: Vec<&'static str>,
+    /// What others read.
+    left: Vec<String>,
     /// Where unknown keys are noted instead of refused.
     lenient: Option<&'a Config>,
 }
@@ -95,10 +97,15 @@ impl TableError {
         paths.into_iter().map(|path| path.replace("][", ".")).collect()
     }
 
-    /// Is the other one that a key is missing which this one has found to be wrong?
+    /// Is the other one about a key that this one has found to be wrong, and that is missing now?
     pub(super) fn explains(&self, other: &TableError) -> bool {
-        let Problem::Missing(key) = &other.problem else { return false };
-        self.keys().contains(&format!("{}.{key}", other.table).replace("][", "."))
+        let mine = self.keys();
+        match &other.problem {
+            Problem::Missing(key) => {
+                mine.contains(&format!("{}.{key}", other.table).replace("][", "."))
+            }
+            _ => other.keys().iter().all(|key| mine.contains(key)),
+        }
     }
 }
 
@@ -135,7 +142,7 @@ impl<'a> Table<'a> {
                 return Err(TableError { table: name, problem });
             }
         };
-        Ok(Table { name, entries, known: Vec::new(), lenient })
+        Ok(Table { name, entries, known: Vec::new(), left: Vec::new(), lenient })
     }
 
     pub fn name(&self) -> &str {
@@ -249,7 +256,8 @@ impl<'a> Table<'a> {
 
     /// Refuse keys that nothing has asked for.
     pub fn finish(self) -> Result<(), TableError> {
-        let unknown = |key: &&String| !self.known.contains(&key.as_str());
+        let unknown =
+            |key: &&String| !self.known.contains(&key.as_str()) && !self.left.contains(key);
         let entries = self.entries.into_iter().flat_map(Map::keys);
         let keys: Vec<String> = entries.filter(unknown).cloned().collect();
         let Some(first) = keys.first() else { return Ok(()) };
@@ -261,6 +269,23 @@ impl<'a> Table<'a> {
             None => return Err(error),
         }
         Ok(())
+    }
+
+    /// Keys that are somebody else's to read.
+    pub fn leave(&mut self, keys: impl IntoIterator<Item = String>) {
+        self.left.extend(keys);
+    }
+
+    /// Others may have keys of their own here: of those that nothing has asked for, only what looks
+    /// like a slip is noted, as a warning of the configuration.
+    pub fn finish_among_others(self, config: &Config) {
+        let entries = self.entries.into_iter().flat_map(Map::keys);
+        for key in entries.filter(|key| !self.known.contains(&key.as_str())) {
+            if let Some(known) = nearest(key, &self.known) {
+                let problem = Problem::Unknown { keys: vec![key.clone()], nearest: Some(known) };
+                config.warn(TableError { table: self.name.clone(), problem });
+            }
+        }
     }
 
     fn typed<T>(

@@ -10,7 +10,7 @@ use super::policy::Policy;
 use super::queues::Queues;
 use super::resource::{FakeResources, Resource};
 use super::storage::{Archive, ContentSqlite, Kvs};
-use super::table::TableError;
+use super::table::{Table, TableError};
 
 /// A table is not acceptable to the service that it is for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +44,7 @@ const NAMES: [&str; 17] = [
     "tbon",
 ];
 
-const CHECKS: [Check; 15] = [
+const CHECKS: [Check; 16] = [
     ("connector-local", |config| Access::parse(config).map(drop)),
     ("overlay", |config| Bootstrap::parse(config).map(drop)),
     ("overlay", |config| Tbon::parse(config).map(drop)),
@@ -53,6 +53,7 @@ const CHECKS: [Check; 15] = [
     ("job-ingest", |config| Queues::parse(config).map(drop)),
     ("job-manager", |config| JobManager::parse(config).map(drop)),
     ("job-exec", |config| Exec::parse(config).map(drop)),
+    ("sched-simple", sched),
     ("resource", |config| Resource::parse(config).map(drop)),
     ("resource", |config| FakeResources::parse(config).map(drop)),
     ("kvs", |config| Kvs::parse(config).map(drop)),
@@ -61,6 +62,14 @@ const CHECKS: [Check; 15] = [
     ("heartbeat", |config| Heartbeat::parse(config).map(drop)),
     ("cron", |config| Cron::parse(config).map(drop)),
 ];
+
+/// The scheduler reads what its plugin is; the rest may be for that plugin, or for others.
+fn sched(config: &Config) -> Result<(), TableError> {
+    let mut table = Table::of(config, "sched")?;
+    table.any("plugin");
+    table.finish_among_others(config);
+    Ok(())
+}
 
 /// Read all tables; all that is wrong with each.
 ///

@@ -160,6 +160,29 @@ impl PluginHost {
         self.spawn(spec, Kind::Scheduler, values, desk).await.map(Scheduler::new)
     }
 
+    /// Whether a plugin would load: it is, knows of no job, does nothing to anybody, and is let go.
+    /// Returns what is known of it.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub async fn try_out(&self, spec: &PluginSpec, kind: Kind) -> Result<PluginFacts, LoadError> {
+        let (notices, _nobody) = mpsc::unbounded_channel();
+        let mut apart = PluginHost { notices, ..self.clone() };
+        apart.config.jobs = SharedJobs::default();
+        apart.config.log = Arc::new(|_: &str, _: Level, _: &str| {});
+        // Nothing is recorded over what was.
+        let is_scheduler = kind == Kind::Scheduler;
+        let spec =
+            PluginSpec { record: spec.record.clone().filter(|_| !is_scheduler), ..spec.clone() };
+        if is_scheduler {
+            let (events, _nobody) = mpsc::unbounded_channel();
+            let scheduler = apart.load_scheduler(&spec, events, BTreeMap::new()).await?;
+            return Ok(scheduler.plugin().facts().clone());
+        }
+        Ok(apart.load(&spec, kind, BTreeMap::new()).await?.facts().clone())
+    }
+
     /// Puts another module in the place of a running plugin. It is handed the state of the old
     /// one and told of all jobs; requests that wait are not lost. When it refuses or faults, the
     /// old one goes on as before, and with it the handles to it.
@@ -270,6 +293,10 @@ impl PluginHost {
         let manifest = Arc::new(inspection.manifest.clone());
         if manifest.kind != kind {
             return Err(LoadError::Kind { name, found: manifest.kind, wanted: kind });
+        }
+        if inspection.memory > spec.limits.memory as u64 {
+            let (limit, needed) = (spec.limits.memory, inspection.memory);
+            return Err(LoadError::Memory { name, limit, needed });
         }
         let granted = grant(&manifest, &spec, source.bundled)
             .map_err(|capability| LoadError::Capability { name: name.clone(), capability })?;

@@ -14,6 +14,8 @@ pub const HOST_ABI: Abi = Abi { major: 1, minor: 0 };
 /// Name of the custom section.
 const SECTION: &str = "flux:abi";
 const SECTION_MAX: usize = 64 * 1024;
+/// Pages of memory have 64 KiB where a module says nothing else.
+const PAGE_SIZE_LOG2: u32 = 16;
 /// Import modules of a core module. WASI is answered by a stand-in that grants nothing.
 const CORE_IMPORTS: [&str; 3] =
     ["flux:plugin/host@1.0.0", "flux:plugin/jobs@1.0.0", "wasi_snapshot_preview1"];
@@ -146,19 +148,24 @@ pub struct Inspection {
     pub imports: Vec<String>,
     /// Exported functions.
     pub exports: Vec<String>,
+    /// Bytes that its largest memory begins with.
+    pub memory: u64,
 }
 
 /// Why a module is not a plugin. The caller adds the file's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InspectError {
     /// Not even the magic.
-    #[error("not a WebAssembly module")]
+    #[error("not a WebAssembly module: a plugin is what is built for wasm32")]
     NotWasm,
     /// A shared library of flux-core.
-    #[error("a native ELF object, not a WebAssembly module: native plugins cannot be loaded")]
+    #[error(
+        "a native ELF object (shared library or program), and no WebAssembly module: plugins are \
+         modules (.wasm), native ones cannot be loaded"
+    )]
     Elf,
     /// It ends too early.
-    #[error("truncated WebAssembly module ({0} bytes)")]
+    #[error("truncated WebAssembly module ({0} bytes): copy it once more")]
     Truncated(usize),
     /// Well-formedness.
     #[error("invalid WebAssembly module: {0}")]
@@ -205,6 +212,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
         component: sections.component,
         imports: sections.imports,
         exports: sections.exports,
+        memory: sections.memory,
     })
 }
 
@@ -227,6 +235,7 @@ struct Sections {
     manifests: Vec<String>,
     imports: Vec<String>,
     exports: Vec<String>,
+    memory: u64,
 }
 
 impl Sections {
@@ -263,6 +272,13 @@ impl Sections {
                 Payload::ComponentImportSection(reader) if depth == 1 => {
                     for import in reader {
                         self.imports.push(import.map_err(broken)?.name.name.to_owned());
+                    }
+                }
+                Payload::MemorySection(reader) => {
+                    for memory in reader {
+                        let memory = memory.map_err(broken)?;
+                        let page = 1_u64 << memory.page_size_log2.unwrap_or(PAGE_SIZE_LOG2).min(16);
+                        self.memory = self.memory.max(memory.initial.saturating_mul(page));
                     }
                 }
                 Payload::ExportSection(reader) if !self.component => {

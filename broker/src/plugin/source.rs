@@ -58,7 +58,10 @@ pub enum SourceError {
     #[error("module of {0} bytes exceeds the limit of {MODULE_MAX}")]
     TooLarge(u64),
     /// Not the digest that the configuration wants.
-    #[error("sha256 mismatch: configured {wanted}, file has {found}")]
+    #[error(
+        "sha256 mismatch: configured {wanted}, file has {found}: put the module back that was \
+         meant, or pin this one"
+    )]
     Digest {
         /// Configured.
         wanted: String,

@@ -36,7 +36,7 @@ impl SpecError {
     /// The key whose value is at fault; `load` where it is the entry as such.
     pub fn key(&self) -> &'static str {
         match self {
-            SpecError::Entry(_) => "load",
+            SpecError::Entry(_) | SpecError::Load => "load",
             SpecError::Memory(_) => "memory",
             SpecError::Deadline(_) => "deadline",
             SpecError::OnFault(_) => "on-fault",
@@ -53,6 +53,9 @@ pub enum SpecError {
     /// Not a table, an unknown key, a wrong type.
     #[error("{0}")]
     Entry(String),
+    /// The name is empty.
+    #[error("load: is empty; name a plugin (such as \"perilog.wasm\") or a path")]
+    Load,
     /// Not a size.
     #[error("memory: '{0}' is not a size such as \"64M\"")]
     Memory(String),
@@ -111,10 +114,17 @@ impl PluginSpec {
     /// [`SpecError`], naming the key.
     pub fn from_value(value: &Value) -> Result<Self, SpecError> {
         if let Value::String(load) = value {
-            return Ok(PluginSpec::named(load));
+            return if load.trim().is_empty() {
+                Err(SpecError::Load)
+            } else {
+                Ok(PluginSpec::named(load))
+            };
         }
         let entry =
             Entry::deserialize(value).map_err(|error| SpecError::Entry(error.to_string()))?;
+        if entry.load.trim().is_empty() {
+            return Err(SpecError::Load);
+        }
         let mut spec = PluginSpec::named(entry.load);
         if let Some(text) = entry.memory {
             spec.limits.memory = parse_size(&text).ok_or(SpecError::Memory(text))?;

@@ -20,6 +20,7 @@ use flux_protocol::message::{Flags, Nodeid};
 use flux_protocol::payload::{Empty, Object, Payload, PayloadError};
 use flux_protocol::rpc::config as rpc;
 
+use crate::boot;
 use crate::broker::Broker;
 use crate::call::{Call, Calls, Sender};
 use crate::config::{Config, tables};
@@ -255,7 +256,8 @@ async fn apply(
                     broker.log().append(Severity::Err, "config", &text);
                 }
             }
-            let text = format!("error updating {name}: {failure}");
+            let place = config.place_of(&failure.to_string());
+            let text = format!("error updating {name}: {place}{failure}");
             return Err(Failure::new(failure.errno, text));
         }
         told.push(name);
@@ -269,7 +271,11 @@ async fn read(path: PathBuf) -> Result<Config, Failure> {
     let read = tokio::task::spawn_blocking(move || {
         let config = Config::load(&path)?;
         config.check()?;
+        let network = boot::network_of(&config).map(drop);
+        let stopper = network.map_err(|(key, text)| format!("{}{text}", config.place(key)));
         let pinned = check_pinned(config.object(), &default_path());
+        let pinned = pinned.map_err(|text| format!("{}{text}", config.place_of(&text)));
+        let pinned = stopper.and(pinned);
         Ok::<_, crate::config::ConfigError>((config, pinned))
     });
     let invalid = |text: String| Failure::new(Errno::EINVAL, text);

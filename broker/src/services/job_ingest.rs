@@ -28,6 +28,7 @@ use crate::methods::Methods;
 use crate::service::Service;
 use batch::Batch;
 use pipeline::Pipeline;
+pub(crate) use pipeline::mistakes;
 
 pub(crate) type Context = crate::context::Context<JobIngest>;
 

@@ -28,8 +28,8 @@ use crate::log::Severity;
 use crate::methods::Methods;
 use crate::plugin::types::{Change, Freed};
 use crate::plugin::{
-    Notice, NoticeKind, OnFault, PluginHost, PluginSpec, ResourceStatus, Scheduler, SchedulerEvent,
-    SharedJobs, resource_record,
+    Kind, Mistake, Notice, NoticeKind, OnFault, PluginHost, PluginSpec, ResourceStatus, Scheduler,
+    SchedulerEvent, SharedJobs, resource_record,
 };
 use crate::service::Service;
 use introduction::{be_ready, introduce, tell_depth};
@@ -163,6 +163,21 @@ impl Service for Sched {
             "calls": serde_json::to_value(self.scheduler.plugin().stats()).unwrap_or_default(),
         }))
     }
+}
+
+/// What a start with this configuration would say of the scheduler.
+pub(crate) async fn mistake(host: &PluginHost, config: &Config) -> Option<Mistake> {
+    let mut keys = ["sched.plugin", "sched-simple"].into_iter();
+    let key = keys.find(|key| config.get(key).is_some())?;
+    let (text, is_missing) = match spec(config, &[]) {
+        Err(failure) => (failure.to_string(), false),
+        Ok(spec) => match host.try_out(&spec, Kind::Scheduler).await {
+            Ok(_) => return None,
+            Err(error) => (format!("[sched] plugin: {error}"), error.is_missing()),
+        },
+    };
+    let key = if text.starts_with("[sched-simple]") { "sched-simple" } else { key };
+    Some(Mistake { key: key.to_owned(), text, is_missing })
 }
 
 async fn tell(scheduler: &Scheduler, changes: Vec<Change>) -> Result<(), Failure> {

@@ -94,8 +94,14 @@ impl Load {
             .then(|| settings::object(&self.conf))
             .transpose()?
             .map(Value::Object);
+        // The broker has a working directory of its own.
+        let load = match self.plugin.contains('/') {
+            true => std::path::absolute(&self.plugin).ok(),
+            false => None,
+        };
+        let load = load.map(|path| path.to_string_lossy().into_owned());
         let request = JobtapRequest {
-            load: Some(self.plugin.clone()),
+            load: Some(load.unwrap_or_else(|| self.plugin.clone())),
             conf,
             remove: self.remove,
             query_only: None,

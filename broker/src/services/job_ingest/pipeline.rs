@@ -19,7 +19,9 @@ use crate::job_record;
 use crate::jpath;
 use crate::log::Severity;
 use crate::plugin::types::{Edit, Submission, Verdict};
-use crate::plugin::{Kind, Plugin, PluginHost, PluginSpec, SharedJobs, as_known};
+use crate::plugin::{
+    Kind, LoadError, Mistake, Plugin, PluginFacts, PluginHost, PluginSpec, SharedJobs, as_known,
+};
 use crate::spans::Began;
 
 /// Both stages, as configured.
@@ -47,16 +49,9 @@ impl Pipeline {
             crate::plugin_host::plugin_host(context.broker(), SharedJobs::default());
         host.set_config(config.object().clone());
         let mut pipeline = Pipeline::default();
-        let stages = [
-            ("frobnicator", Kind::Frobnicator, default_frobnicators(config)),
-            ("validator", Kind::Validator, vec!["jobspec".to_owned()]),
-        ];
-        for (stage, kind, default) in stages {
-            let table = config.get(&format!("ingest.{stage}"));
-            if table.and_then(|table| table.get("disable")).and_then(Value::as_bool) == Some(true) {
-                continue;
-            }
+        for Stage { name: stage, kind, default, table } in stages(config) {
             let configured = table.and_then(|table| table.get("plugins")).is_some();
+            let mut facts = Vec::new();
             for mut spec in specs(stage, table, default)? {
                 if kind == Kind::Validator
                     && spec.load == "jobspec.wasm"
@@ -74,10 +69,14 @@ impl Pipeline {
                     }
                     Err(failure) => return Err(failure),
                 };
+                facts.push(plugin.facts().clone());
                 match kind {
                     Kind::Frobnicator => pipeline.frobnicators.push(plugin),
                     _ => pipeline.validators.push(plugin),
                 }
+            }
+            if let Some(text) = unknown_argument(stage, table, &facts) {
+                return Err(Failure::new(Errno::EINVAL, text));
             }
         }
         Ok(pipeline)
@@ -221,6 +220,89 @@ fn default_frobnicators(config: &Config) -> Vec<String> {
     }
 }
 
+/// A stage that is not disabled.
+struct Stage<'a> {
+    name: &'static str,
+    kind: Kind,
+    /// Its plugins, where the configuration names none.
+    default: Vec<String>,
+    table: Option<&'a Value>,
+}
+
+fn stages(config: &Config) -> impl Iterator<Item = Stage<'_>> {
+    let stages = [
+        ("frobnicator", Kind::Frobnicator, default_frobnicators(config)),
+        ("validator", Kind::Validator, vec!["jobspec".to_owned()]),
+    ];
+    let with_table = stages.into_iter().map(|(name, kind, default)| {
+        let table = config.get(&format!("ingest.{name}"));
+        Stage { name, kind, default, table }
+    });
+    let is_disabled = |table: &Value| table.get("disable").and_then(Value::as_bool) == Some(true);
+    with_table.filter(move |stage| !stage.table.is_some_and(is_disabled))
+}
+
+/// What a start with this configuration would say of the plugins of both stages and their arguments.
+/// What the table's own check refuses is left to that.
+pub(crate) async fn mistakes(host: &PluginHost, config: &Config) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    for Stage { name, kind, default, table } in stages(config) {
+        if table.is_none() {
+            continue;
+        }
+        let configured = table.and_then(|table| table.get("plugins")).is_some();
+        let Ok(specs) = specs(name, table, default) else { continue };
+        let (mut facts, mut all_known) = (Vec::new(), true);
+        for (at, spec) in specs.into_iter().enumerate() {
+            match host.try_out(&spec, kind).await {
+                Ok(plugin) => facts.push(plugin),
+                Err(error) => {
+                    all_known = false;
+                    let key = format!("ingest.{name}.plugins.{at}");
+                    let (text, is_missing) = (load_error(name, &spec, &error), error.is_missing());
+                    // A stock plugin that is not there does not stop a start.
+                    if configured || !is_missing {
+                        mistakes.push(Mistake { key, text, is_missing });
+                    }
+                }
+            }
+        }
+        if all_known && let Some(text) = unknown_argument(name, table, &facts) {
+            let key = format!("ingest.{name}.args");
+            mistakes.push(Mistake { key, text, is_missing: false });
+        }
+    }
+    mistakes
+}
+
+/// Arguments of the bundled plugins; the others have none.
+const ARGUMENTS: [(&str, &[&str]); 3] = [
+    ("jobspec", &["--require-version="]),
+    ("schema", &["--schema="]),
+    ("require-instance", &["--require-instance-minnodes=", "--require-instance-mincores="]),
+];
+
+/// All plugins of a stage are given its `args`, so that none can tell that an argument is nobody's.
+/// What a plugin of the site takes is not known here: next to one, every argument is let through.
+fn unknown_argument(stage: &str, table: Option<&Value>, plugins: &[PluginFacts]) -> Option<String> {
+    if !plugins.iter().all(|plugin| plugin.bundled) {
+        return None;
+    }
+    let known: Vec<&str> = ARGUMENTS
+        .iter()
+        .filter(|(name, _)| plugins.iter().any(|plugin| plugin.manifest.name == *name))
+        .flat_map(|(_, arguments)| arguments.iter().copied())
+        .collect();
+    let args = table?.get("args")?.as_array()?;
+    let mut args = args.iter().filter_map(Value::as_str);
+    let unknown = args.find(|arg| !known.iter().any(|option| arg.starts_with(option)))?;
+    let takes = match known.as_slice() {
+        [] => "its plugins take none".to_owned(),
+        known => format!("its plugins take {}", known.join(", ")),
+    };
+    Some(format!("[ingest.{stage}] args: unknown argument '{unknown}': {takes}"))
+}
+
 /// A configuration that can't be meant, also of a stage that is disabled.
 fn check(config: &Config) -> Result<(), Failure> {
     for stage in ["frobnicator", "validator"] {
@@ -247,6 +329,10 @@ fn specs(
     for entry in entries {
         let mut spec =
             PluginSpec::from_value(&entry).map_err(|error| invalid(error.to_string()))?;
+        // A native plugin's name is that of the module in its place; a path may be of one itself.
+        if let Some(stem) = spec.load.strip_suffix(".so").filter(|stem| !stem.contains('/')) {
+            spec.load = stem.to_owned();
+        }
         let name = spec.load.strip_suffix(".wasm").unwrap_or(&spec.load).to_owned();
         if let Some(Value::Object(conf)) = table.and_then(|table| table.get(&name)) {
             spec.conf.extend(conf.clone());
@@ -254,7 +340,7 @@ fn specs(
         if let Some(args) = table.and_then(|table| table.get("args")) {
             spec.conf.extend(Map::from_iter([("args".to_owned(), args.clone())]));
         }
-        if !spec.load.ends_with(".wasm") {
+        if !spec.load.ends_with(".wasm") && !spec.load.ends_with(".so") {
             spec.load.push_str(".wasm");
         }
         specs.push(spec);
@@ -268,19 +354,16 @@ async fn load_one(
     kind: Kind,
     spec: &PluginSpec,
 ) -> Result<Plugin, Failure> {
-    host.load(spec, kind, BTreeMap::new()).await.map_err(|error| {
-        let text = match error {
-            crate::plugin::LoadError::Source {
-                error: crate::plugin::SourceError::NotFound,
-                ..
-            } => {
-                let name = spec.load.strip_suffix(".wasm").unwrap_or(&spec.load);
-                format!("{stage} plugin '{name}' not found")
-            }
-            error => error.to_string(),
-        };
-        Failure::new(Errno::EINVAL, format!("[ingest.{stage}]: {text}"))
-    })
+    let loaded = host.load(spec, kind, BTreeMap::new()).await;
+    loaded.map_err(|error| Failure::new(Errno::EINVAL, load_error(stage, spec, &error)))
+}
+
+fn load_error(stage: &str, spec: &PluginSpec, error: &LoadError) -> String {
+    let name = spec.load.strip_suffix(".wasm").unwrap_or(&spec.load);
+    match error.is_missing() {
+        true => format!("[ingest.{stage}]: {stage} plugin '{name}' not found"),
+        false => format!("[ingest.{stage}]: {error}"),
+    }
 }
 
 /// What plugins see; the environment is long, and none of their business.

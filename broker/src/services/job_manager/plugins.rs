@@ -9,6 +9,7 @@ mod configure;
 mod dispatch;
 mod introduce;
 mod lifetime;
+mod listed;
 mod notices;
 mod outgoing;
 mod request;
@@ -34,6 +35,7 @@ use crate::plugin::{
 };
 
 pub(super) use introduce::Introduction;
+pub(crate) use listed::mistakes;
 
 /// Loaded at every start, before those of the configuration, unless they are removed: the name that
 /// they are listed and loaded as, and the file.
@@ -175,13 +177,7 @@ impl Plugins {
         }
         let spec = self.spec(context, entry).map_err(|text| format!("load: {text}"))?;
         let loaded = load(&self.host, &spec, &self.states).await;
-        let plugin = loaded.map_err(|error| match entry.get("load").and_then(Value::as_str) {
-            Some(name) if admin::is_native(name) => format!("load: {name}: {}", admin::NATIVE),
-            Some(name) if admin::is_missing(&error) => {
-                format!("load: {name}: No such plugin found")
-            }
-            _ => format!("load: {error}"),
-        })?;
+        let plugin = loaded.map_err(|error| listed::load_error(entry, &error))?;
         let wanted = entry.get("load").and_then(Value::as_str).unwrap_or_default();
         let name = listed_name(wanted, &plugin.facts().file_name);
         if self.find(&name).is_some() {
@@ -194,15 +190,13 @@ impl Plugins {
     /// Names that end in `.so` are those of an old configuration, names that begin with a dot those
     /// of builtin plugins.
     fn spec(&self, context: &Context, entry: &Value) -> Result<PluginSpec, String> {
-        let mut spec = PluginSpec::from_value(entry).map_err(|error| error.to_string())?;
-        if let Some(stem) = spec.load.strip_suffix(".so") {
-            let name = format!("{stem}.wasm");
-            let text = format!("plugin {}: {name} is loaded in its place", spec.load);
-            context.log(Severity::Notice, text);
-            spec.load = name;
-        }
-        if let Some((_, file)) = BUILTIN.iter().find(|(name, _)| *name == spec.load) {
-            spec.load = (*file).to_owned();
+        let spec = listed::spec(entry)?;
+        match entry.get("load").and_then(Value::as_str) {
+            Some(name) if name.ends_with(".so") && spec.load != name => {
+                let text = format!("plugin {name}: {} is loaded in its place", spec.load);
+                context.log(Severity::Notice, text);
+            }
+            _ => {}
         }
         Ok(spec)
     }
@@ -227,22 +221,10 @@ impl Plugins {
     /// Unload those that match: a name, a glob, or `all` (builtin ones stay then). With their
     /// places in the stack.
     fn remove(&mut self, pattern: &str) -> Vec<(usize, Loaded)> {
-        let wanted = |loaded: &Loaded| match pattern {
-            "all" => !loaded.builtin,
-            pattern if pattern.contains(['*', '?', '[']) => {
-                // As with hidden files: builtin ones only by a pattern with a dot of its own.
-                (!loaded.builtin || pattern.starts_with('.')) && admin::glob(pattern, &loaded.name)
-            }
-            pattern => {
-                let stem = pattern.strip_suffix(".so");
-                let as_wasm = stem.map(|stem| format!("{stem}.wasm"));
-                loaded.name == pattern || Some(&loaded.name) == as_wasm.as_ref()
-            }
-        };
         let mut place = 0;
         let mut removed = Vec::new();
         self.loaded.retain(|loaded| {
-            let stays = !wanted(loaded);
+            let stays = !listed::removes(pattern, &loaded.name);
             if !stays {
                 removed.push((place, loaded.clone()));
             }

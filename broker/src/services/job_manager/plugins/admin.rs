@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::{Context, JobManager};
 use crate::call::Call;
-use crate::plugin::{LoadError, Plugin, SourceError};
+use crate::plugin::{LoadError, Plugin};
 
 impl JobManager {
     pub(crate) fn jobtap(
@@ -215,25 +215,11 @@ fn describe(loaded: &super::Loaded) -> Object {
 
 fn load_failure(load: &str, error: &LoadError) -> Failure {
     match error {
-        error if is_missing(error) && is_native(load) => {
-            Failure::new(Errno::EINVAL, format!("{load}: {NATIVE}"))
-        }
-        error if is_missing(error) => {
+        error if error.is_missing() => {
             Failure::new(Errno::ENOENT, format!("{load}: No such plugin found"))
         }
         error => Failure::new(Errno::EINVAL, error.to_string()),
     }
-}
-
-pub(super) fn is_missing(error: &LoadError) -> bool {
-    matches!(error, LoadError::Source { error: SourceError::NotFound, .. })
-}
-
-pub(super) const NATIVE: &str = "a native plugin; this broker loads WebAssembly modules (.wasm)";
-
-/// A plugin of flux-core that is there itself, and no module of its name.
-pub(super) fn is_native(load: &str) -> bool {
-    load.ends_with(".so") && std::path::Path::new(load).is_file()
 }
 
 /// A shell pattern with `*`, `?` and `[...]`, on a plugin's name.

@@ -1,6 +1,7 @@
 //! A new configuration: all plugins agree to it, or none has it.
 //!
 //! ```text
+//! try out what is listed, when the list has changed
 //! ask one after the other, in load order
 //!   all agree:    the job manager takes it over, and the request is answered
 //!   one refuses:  those before it get back what they had, and the request fails
@@ -16,9 +17,10 @@ use flux_protocol::errno::Errno;
 use flux_protocol::failure::Failure;
 
 use super::super::{Context, JobManager};
-use super::Loaded;
+use super::{Loaded, listed};
 use crate::config::Config;
 use crate::log::Severity;
+use crate::plugin::PluginHost;
 
 /// Changes of the stack and of what it is configured with, one at a time and in order: what is
 /// loaded while others are asked would not be asked.
@@ -65,8 +67,13 @@ impl JobManager {
         self.change_plugins(move |manager| {
             let (stack, old) = (manager.plugins.loaded.clone(), manager.plugins.config.clone());
             let (asking, new) = (after.clone(), config.clone());
+            let mut host = manager.plugins.host.clone();
+            host.set_config(config.object().clone());
             after.clone().spawn(
-                async move { ask_all(&asking, &stack, &old, &new).await },
+                async move {
+                    would_start(&host, &old, &new).await?;
+                    ask_all(&asking, &stack, &old, &new).await
+                },
                 move |manager: &mut JobManager, result| {
                     if result.is_ok() {
                         manager.plugins.host.set_config(config.object().clone());
@@ -90,6 +97,17 @@ impl JobManager {
         if let Some(loaded) = loaded {
             loaded.config = config;
         }
+    }
+}
+
+/// What is listed takes effect at the next start, which must not be stopped by it.
+async fn would_start(host: &PluginHost, old: &Config, new: &Config) -> Result<(), Failure> {
+    if old.get("job-manager.plugins") == new.get("job-manager.plugins") {
+        return Ok(());
+    }
+    match listed::mistakes(host, new).await.into_iter().next() {
+        Some(mistake) => Err(Failure::new(Errno::EINVAL, mistake.text)),
+        None => Ok(()),
     }
 }
 

@@ -35,8 +35,14 @@ pub(super) fn sign_problems(config: &Object) -> Vec<Problem> {
             ("max-ttl", value) => ttl_problem(value),
             ("default-type", value) => default_problem(value, table.get("allowed-types")),
             ("allowed-types", value) => allowed_problem(value),
-            // Tables are other mechanisms' settings.
-            (_, Value::Object(_)) => None,
+            ("munge", Value::Object(munge)) => {
+                problems.extend(munge_problems(munge));
+                None
+            }
+            ("munge", _) => Some("munge must be a table".to_owned()),
+            // Of flux-security, which signs with certificates as well.
+            ("curve", Value::Object(_)) => None,
+            (other, Value::Object(_)) => Some(format!("unknown table [sign.{other}]")),
             (other, _) => Some(format!("unknown key '{other}' in [sign]")),
         };
         problems.extend(text.map(|text| (format!("sign.{key}"), text)));
@@ -47,6 +53,20 @@ pub(super) fn sign_problems(config: &Object) -> Vec<Problem> {
         }
     }
     problems
+}
+
+fn munge_problems(munge: &Object) -> Vec<Problem> {
+    let problem = |(key, value): (&String, &Value)| {
+        let text = match (key.as_str(), value) {
+            ("socket-path", Value::String(path)) if path.starts_with('/') => return None,
+            ("socket-path", _) => "munge.socket-path must be an absolute path".to_owned(),
+            (other, _) => {
+                format!("unknown key '{other}' in [sign.munge], which has 'socket-path' alone")
+            }
+        };
+        Some((format!("sign.munge.{key}"), text))
+    };
+    munge.iter().filter_map(problem).collect()
 }
 
 fn ttl_problem(value: &Value) -> Option<String> {
@@ -190,6 +210,18 @@ mod tests {
         ] {
             let found = sign(&good.replace(from, to));
             assert!(found.contains(&text.to_owned()), "{text}: {found:?}");
+        }
+        for (more, text) in [
+            ("[sign.munge]\nsocket-path = \"/run/m\"\n", ""),
+            ("[sign.munge]\nsocket-path = 1\n", "munge.socket-path must be an absolute path"),
+            (
+                "[sign.munge]\nbogus = 1\n",
+                "unknown key 'bogus' in [sign.munge], which has 'socket-path' alone",
+            ),
+            ("[sign.mnge]\nsocket-path = \"/run/m\"\n", "unknown table [sign.mnge]"),
+            ("munge = 1\n", "munge must be a table"),
+        ] {
+            assert_eq!(sign(&format!("{good}{more}")).concat(), text);
         }
     }
 
