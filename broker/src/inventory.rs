@@ -56,6 +56,13 @@ pub fn mistakes(config: &Config) -> Vec<String> {
         }
         Err((key, text)) => add(key, text),
     }
+    let archive = config.get_str("archive.dbpath").map(Path::new);
+    if let Some(folder) = archive.and_then(Path::parent).filter(|folder| !folder.is_dir())
+        && !folder.as_os_str().is_empty()
+    {
+        let text = format!("dbpath: there is no folder {}; make it", folder.display());
+        add("archive.dbpath", text);
+    }
     if let Some(array) = config.get("resource.config")
         && let Err(error) = from_array(array)
     {

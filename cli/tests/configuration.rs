@@ -207,6 +207,19 @@ fn that_stop_a_start(dir: &Path) -> Vec<(String, &'static str)> {
         ("[tbon]\ntopo = \"ring\"\n".to_owned(), "tbon.topo: unknown topology scheme 'ring'"),
         (hosts.to_owned(), "[bootstrap]: invalid hosts[0]: host \"a[\" is not a valid hostlist"),
         (
+            "[ingest.validator]\nargs = [\"--require-version=7\"]\n".to_owned(),
+            "[ingest.validator]: jobspec.wasm: plugin jobspec refused to start",
+        ),
+        (
+            "[sched]\nplugin = { load = \"sched-fifo\", record = \"/nonexistent/x\" }\n".to_owned(),
+            "2: [sched] plugin: sched-fifo: record: /nonexistent/x: No such file",
+        ),
+        ("[sched]\nplugin = 3\n".to_owned(), "2: [sched] plugin: expected a name or a table"),
+        (
+            "[kvs]\ncheckpoint-period = 1979-05-27\n".to_owned(),
+            "2: error parsing [kvs] config table: checkpoint-period: expected string, got date",
+        ),
+        (
             "[policy]\nscheduler = 3\n".to_owned(),
             "2: error parsing [policy] config table: 'scheduler'",
         ),

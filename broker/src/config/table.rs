@@ -304,14 +304,19 @@ impl<'a> Table<'a> {
     }
 }
 
+/// The key of the table that a date or time of TOML comes as.
+const DATE: &str = "$__toml_private_datetime";
+
 fn type_name(value: &Value) -> &'static str {
     match value {
-        Value::Null => "null",
+        // What JSON has no numbers for.
+        Value::Null => "infinity, nan or null",
         Value::Bool(_) => "boolean",
         Value::Number(number) if number.is_f64() => "real",
         Value::Number(_) => "integer",
         Value::String(_) => "string",
         Value::Array(_) => "array",
+        Value::Object(table) if table.contains_key(DATE) => "date",
         Value::Object(_) => "table",
     }
 }

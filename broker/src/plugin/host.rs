@@ -171,10 +171,15 @@ impl PluginHost {
         let mut apart = PluginHost { notices, ..self.clone() };
         apart.config.jobs = SharedJobs::default();
         apart.config.log = Arc::new(|_: &str, _: Level, _: &str| {});
-        // Nothing is recorded over what was.
         let is_scheduler = kind == Kind::Scheduler;
-        let spec =
-            PluginSpec { record: spec.record.clone().filter(|_| !is_scheduler), ..spec.clone() };
+        let mut spec = spec.clone();
+        if is_scheduler && let Some(path) = spec.record.take() {
+            // There is nothing to be recorded, but it must be possible.
+            Recorder::could_open(&path).map_err(|reason| LoadError::Module {
+                name: spec.load.clone(),
+                reason: format!("record: {}: {reason}", path.display()),
+            })?;
+        }
         if is_scheduler {
             let (events, _nobody) = mpsc::unbounded_channel();
             let scheduler = apart.load_scheduler(&spec, events, BTreeMap::new()).await?;

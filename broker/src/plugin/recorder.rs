@@ -53,6 +53,15 @@ impl Recorder {
         Ok(Recorder(BufWriter::new(file)))
     }
 
+    /// Whether there is a folder for it, and nothing else in its place; leaves no file behind.
+    pub(super) fn could_open(path: &Path) -> io::Result<()> {
+        match path.metadata() {
+            Ok(meta) if meta.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Ok(_) => Ok(()),
+            Err(_) => path.parent().unwrap_or(path).metadata().map(drop),
+        }
+    }
+
     /// Adds a line.
     ///
     /// # Errors

@@ -120,6 +120,10 @@ impl PluginSpec {
                 Ok(PluginSpec::named(load))
             };
         }
+        if !value.is_object() {
+            let text = "expected a name or a table such as { load = \"perilog.wasm\" }";
+            return Err(SpecError::Entry(text.to_owned()));
+        }
         let entry =
             Entry::deserialize(value).map_err(|error| SpecError::Entry(error.to_string()))?;
         if entry.load.trim().is_empty() {

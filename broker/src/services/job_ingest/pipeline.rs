@@ -51,7 +51,7 @@ impl Pipeline {
         let mut pipeline = Pipeline::default();
         for Stage { name: stage, kind, default, table } in stages(config) {
             let configured = table.and_then(|table| table.get("plugins")).is_some();
-            let mut facts = Vec::new();
+            let (mut facts, mut all_known) = (Vec::new(), true);
             for mut spec in specs(stage, table, default)? {
                 if kind == Kind::Validator
                     && spec.load == "jobspec.wasm"
@@ -60,14 +60,17 @@ impl Pipeline {
                     // Constraints that name others can never be met.
                     spec.conf.entry("hosts").or_insert(hosts.into());
                 }
-                let plugin = match load_one(&host, stage, kind, &spec).await {
+                let plugin = match host.load(&spec, kind, BTreeMap::new()).await {
                     Ok(plugin) => plugin,
-                    Err(failure) if !configured => {
+                    Err(error) if error.is_missing() && !configured => {
                         // An installation without a stock plugin works as far as it can.
-                        context.log(Severity::Err, failure.to_string());
+                        context.log(Severity::Err, load_error(stage, &spec, &error));
+                        all_known = false;
                         continue;
                     }
-                    Err(failure) => return Err(failure),
+                    Err(error) => {
+                        return Err(Failure::new(Errno::EINVAL, load_error(stage, &spec, &error)));
+                    }
                 };
                 facts.push(plugin.facts().clone());
                 match kind {
@@ -75,7 +78,7 @@ impl Pipeline {
                     _ => pipeline.validators.push(plugin),
                 }
             }
-            if let Some(text) = unknown_argument(stage, table, &facts) {
+            if all_known && let Some(text) = unknown_argument(stage, table, &facts) {
                 return Err(Failure::new(Errno::EINVAL, text));
             }
         }
@@ -346,16 +349,6 @@ fn specs(
         specs.push(spec);
     }
     Ok(specs)
-}
-
-async fn load_one(
-    host: &PluginHost,
-    stage: &str,
-    kind: Kind,
-    spec: &PluginSpec,
-) -> Result<Plugin, Failure> {
-    let loaded = host.load(spec, kind, BTreeMap::new()).await;
-    loaded.map_err(|error| Failure::new(Errno::EINVAL, load_error(stage, spec, &error)))
 }
 
 fn load_error(stage: &str, spec: &PluginSpec, error: &LoadError) -> String {

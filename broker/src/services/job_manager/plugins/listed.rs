@@ -61,7 +61,8 @@ pub(crate) async fn mistakes(host: &PluginHost, config: &Config) -> Vec<Mistake>
     let mut mistakes = Vec::new();
     for (at, entry) in entries.into_iter().flatten().enumerate() {
         if let Err((text, is_missing)) = try_entry(host, entry, &mut stack).await {
-            let key = format!("job-manager.plugins.{at}");
+            let verb = if entry.get("remove").is_some() { "remove" } else { "load" };
+            let key = format!("job-manager.plugins.{at}.{verb}");
             let text = format!("[job-manager.plugins][{at}]: {text}");
             mistakes.push(Mistake { key, text, is_missing });
         }
@@ -75,6 +76,9 @@ async fn try_entry(
     stack: &mut Vec<String>,
 ) -> Result<(), (String, bool)> {
     if let Some(pattern) = entry.get("remove").and_then(Value::as_str) {
+        if entry.get("load").is_some() {
+            return Ok(());
+        }
         let before = stack.len();
         stack.retain(|name| !removes(pattern, name));
         return match stack.len() < before || pattern == "all" {
