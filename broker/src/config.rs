@@ -3,6 +3,7 @@
 pub mod access;
 pub mod bootstrap;
 pub mod execution;
+pub mod job_list;
 pub mod job_manager;
 pub mod periodic;
 mod places;

@@ -4,6 +4,7 @@ use super::Config;
 use super::access::Access;
 use super::bootstrap::{Bootstrap, Tbon};
 use super::execution::{Exec, Ingest};
+use super::job_list::JobList;
 use super::job_manager::JobManager;
 use super::periodic::{Cron, Heartbeat};
 use super::policy::Policy;
@@ -24,7 +25,7 @@ pub struct Refusal {
 type Check = (&'static str, fn(&Config) -> Result<(), TableError>);
 
 /// Names of the tables.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 18] = [
     "access",
     "archive",
     "bootstrap",
@@ -34,6 +35,7 @@ const NAMES: [&str; 17] = [
     "fake-resources",
     "heartbeat",
     "ingest",
+    "job-list",
     "job-manager",
     "kvs",
     "policy",
@@ -52,6 +54,7 @@ const CHECKS: [Check; 16] = [
     ("job-ingest", |config| Policy::parse(config).map(drop)),
     ("job-ingest", |config| Queues::parse(config).map(drop)),
     ("job-manager", |config| JobManager::parse(config).map(drop)),
+    ("job-list", |config| JobList::parse(config).map(drop)),
     ("job-exec", |config| Exec::parse(config).map(drop)),
     ("sched-simple", sched),
     ("resource", |config| Resource::parse(config).map(drop)),

@@ -22,11 +22,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::call::{Call, Calls, Sender};
-use crate::config::Config;
 use crate::config::access::Access;
+use crate::config::{self, Config};
 use crate::methods::Methods;
 use crate::service::Service;
-use constraint::Constraint;
+use constraint::{Budget, Constraint};
 use job::{ATTRS, Job, State};
 use stats::Tally;
 
@@ -48,6 +48,7 @@ pub struct JobList {
     tally: Tally,
     paused: Option<Vec<job_manager::JournalResponse>>,
     access: Access,
+    config: config::job_list::JobList,
 }
 
 impl Service for JobList {
@@ -59,9 +60,8 @@ impl Service for JobList {
         context.subscribe("job-purge-inactive");
         let request = job_manager::JournalRequest { full: true, ..Default::default() };
         let mut journal = context.handle().stream::<job_manager::Journal>(Nodeid::ANY, &request)?;
-        let access = Access::parse(&context.config())?;
-        let mut list = JobList { access, ..JobList::default() };
-        list.tally.configure(&context.config());
+        let mut list = JobList::default();
+        list.configure(context, &context.config())?;
         // The past comes first, and ends with a response for no job.
         loop {
             let response = journal.next().await?;
@@ -110,6 +110,7 @@ impl Service for JobList {
 
     fn configure(&mut self, _: &Context, config: &Config) -> Result<(), Failure> {
         self.access = Access::parse(config)?;
+        self.config = config::job_list::JobList::parse(config)?;
         self.tally.configure(config);
         Ok(())
     }
@@ -271,14 +272,20 @@ impl JobList {
                 return call.fail(Failure::new(Errno::EPROTO, text));
             }
         };
-        let matching = self
+        let mut budget = Budget::new(self.config.max_comparisons);
+        let candidates = self
             .in_order()
             .filter(|job| request.since <= 0.0 || job.is_since(request.since))
-            .filter(|job| self.is_shown(job, call.cred()) && constraint.matches(job))
-            .take(limit);
+            .filter(|job| self.is_shown(job, call.cred()));
         let mut jobs = Vec::new();
         let mut version = Some(1);
-        for job in matching {
+        let mut count = 0;
+        for job in candidates {
+            match constraint.matches(job, &mut budget) {
+                Ok(true) => count += 1,
+                Ok(false) => continue,
+                Err(error) => return call.fail(Failure::new(Errno::EINVAL, error.to_string())),
+            }
             let object = match job.select(&request.attrs) {
                 Ok(object) => Value::Object(object),
                 Err(failure) => return call.fail(failure),
@@ -287,6 +294,9 @@ impl JobList {
                 call.send(&rpc::ListResponse { jobs: vec![object], version: version.take() });
             } else {
                 jobs.push(object);
+            }
+            if count == limit {
+                break;
             }
         }
         if call.is_streaming() {

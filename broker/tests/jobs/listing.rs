@@ -124,3 +124,28 @@ fn a_state_that_a_job_never_came_to_is_answered_at_its_end() {
         instance.stop().await;
     });
 }
+
+#[test]
+fn a_constraint_that_costs_too_much_is_given_up() {
+    run(async {
+        let config = json!({ "job-list": { "max_comparisons": 50 } });
+        let instance = Instance::with(Options { config, ..Options::default() }).await.unwrap();
+        let id = ended(&instance).await.0;
+        let names = |count: usize| json!({ "name": vec!["nobody"; count] });
+        assert_eq!(list(&instance, 0.0, Some(names(50)), None).await, Ok(vec![]));
+        let costly = [
+            names(51),
+            json!({ "or": [names(40), { "and": [names(9), { "states": [64] }] }, names(11)] }),
+            json!({ "not": [{ "ranks": ["0"] }, { "userid": vec![4711; 60] }] }),
+        ];
+        for constraint in costly {
+            let listed = list(&instance, 0.0, Some(constraint.clone()), None).await;
+            let is_given_up =
+                listed.as_ref().is_err_and(|text| text.contains("Excessive comparisons made"));
+            assert!(is_given_up, "{constraint}: {listed:?}");
+        }
+        let cheap = json!({ "states": [64] });
+        assert_eq!(list(&instance, 0.0, Some(cheap), None).await, Ok(vec![id]));
+        instance.stop().await;
+    });
+}

@@ -153,32 +153,46 @@ impl Constraint {
         })
     }
 
-    pub(super) fn matches(&self, job: &Job) -> bool {
+    /// Err: it took more comparisons than there were left.
+    pub(super) fn matches(&self, job: &Job, budget: &mut Budget) -> Result<bool, Exhausted> {
         let text = |name: &str| job.attr(name).and_then(Value::as_str).unwrap_or_default();
-        match self {
-            Constraint::All(parts) => parts.iter().all(|part| part.matches(job)),
+        Ok(match self {
+            Constraint::All(parts) => all(parts, job, budget)?,
             Constraint::Any(parts) => {
-                parts.is_empty() || parts.iter().any(|part| part.matches(job))
+                let mut found = parts.is_empty();
+                for part in parts {
+                    found = found || part.matches(job, budget)?;
+                }
+                found
             }
-            Constraint::Not(parts) => !parts.iter().all(|part| part.matches(job)),
+            Constraint::Not(parts) => !all(parts, job, budget)?,
             Constraint::Userid(ids) => {
-                ids.contains(&ANY_USER) || ids.contains(&u64::from(job.userid))
+                budget.find(ids, |id| **id == ANY_USER || **id == u64::from(job.userid))?
             }
-            Constraint::Name(names) => names.iter().any(|name| name == text("name")),
-            Constraint::Queue(names) => names.iter().any(|name| name == text("queue")),
-            Constraint::States(mask) => u64::from(job.state as u32) & mask != 0,
+            Constraint::Name(names) => budget.find(names, |name| *name == text("name"))?,
+            Constraint::Queue(names) => budget.find(names, |name| *name == text("queue"))?,
+            Constraint::States(mask) => {
+                budget.spend(1)?;
+                u64::from(job.state as u32) & mask != 0
+            }
             Constraint::Results(mask) => {
+                budget.spend(1)?;
                 let ended = job.attr("result").is_some();
                 ended && job.result.is_some_and(|bit| u64::from(bit) & mask != 0)
             }
-            Constraint::Hosts(hosts) => job
-                .nodelist()
-                .parse::<Hostlist>()
-                .is_ok_and(|list| list.iter().any(|host| hosts.find(&host).is_ok())),
-            Constraint::Ranks(ranks) => {
-                job.ranks().parse::<Idset>().is_ok_and(|set| set.intersects(ranks))
-            }
+            Constraint::Hosts(hosts) => match job.nodelist().parse::<Hostlist>() {
+                Ok(list) => budget.find(list.iter(), |host| hosts.find(host).is_ok())?,
+                Err(_) => false,
+            },
+            Constraint::Ranks(ranks) => match job.ranks().parse::<Idset>() {
+                Ok(set) => {
+                    budget.spend(set.count().min(ranks.count()).max(1))?;
+                    set.intersects(ranks)
+                }
+                Err(_) => false,
+            },
             Constraint::Time { attr, op, value } => {
+                budget.spend(1)?;
                 let time = job.attr(attr).and_then(Value::as_f64);
                 time.is_some_and(|time| match op {
                     Compare::Greater => time > *value,
@@ -187,7 +201,56 @@ impl Constraint {
                     Compare::LessEqual => time <= *value,
                 })
             }
+        })
+    }
+}
+
+fn all(parts: &[Constraint], job: &Job, budget: &mut Budget) -> Result<bool, Exhausted> {
+    for part in parts {
+        if !part.matches(job, budget)? {
+            return Ok(false);
         }
+    }
+    Ok(true)
+}
+
+/// How many comparisons a request may still cause. Anybody may ask for a listing, and nobody is
+/// answered while jobs are compared.
+#[derive(Debug)]
+pub(super) struct Budget {
+    /// Without a limit when `None`.
+    left: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("Excessive comparisons made, limit search via states or since")]
+pub(super) struct Exhausted;
+
+impl Budget {
+    pub(super) fn new(max: Option<u64>) -> Budget {
+        Budget { left: max }
+    }
+
+    fn spend(&mut self, comparisons: u64) -> Result<(), Exhausted> {
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(comparisons).ok_or(Exhausted)?;
+        }
+        Ok(())
+    }
+
+    /// Compare one after the other, up to the first that is it.
+    fn find<T>(
+        &mut self,
+        values: impl IntoIterator<Item = T>,
+        is_it: impl Fn(&T) -> bool,
+    ) -> Result<bool, Exhausted> {
+        for value in values {
+            self.spend(1)?;
+            if is_it(&value) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -244,7 +244,11 @@ impl Job {
             State::Inactive => self.t_inactive = time,
             _ => {}
         }
-        self.set(name, time);
+        // A job that is put back has its first times.
+        let again = matches!(state, State::Priority | State::Sched) && self.attr(name).is_some();
+        if !again {
+            self.set(name, time);
+        }
     }
 
     /// Take over an event (RFC 21).
