@@ -46,7 +46,7 @@ const NAMES: [&str; 18] = [
     "tbon",
 ];
 
-const CHECKS: [Check; 16] = [
+const CHECKS: [Check; 17] = [
     ("connector-local", |config| Access::parse(config).map(drop)),
     ("overlay", |config| Bootstrap::parse(config).map(drop)),
     ("overlay", |config| Tbon::parse(config).map(drop)),
