@@ -27,6 +27,11 @@ id=$(flux submit sh -c 'trap "echo continued; exit" CONT; echo ready; while :; d
 flux job wait-event -q -W -t 60 -p output $id data
 flux job attach -vv --debug-emulate $id 2>debugger | grep continued
 test "$(grep totalview_jobid debugger)" = "flux-job: totalview_jobid=$(flux job id $id)" && echo named
+echo "== tail"
+id=$(flux submit --wait sh -c 'for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $i; done')
+flux job attach --tail $id | tr '\n' ' '
+echo; flux job attach --tail=2 $id | tr '\n' ' '
+echo; flux job attach --tail=0 $id
 echo "== programs"
 cat >programs <<'END'
 0 echo first
@@ -76,6 +81,7 @@ fn tools_find_tasks_post_events_and_run_what_they_are_told() {
         _ => panic!("{said}"),
     }
     assert_eq!(section("debugged"), ["released", "released", "continued", "named"]);
+    assert_eq!(section("tail"), ["3 4 5 6 7 8 9 10 11 12 ", "11 12 "]);
     let programs = [
         "1 0",
         "first",

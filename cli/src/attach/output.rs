@@ -29,6 +29,8 @@ impl Session<'_> {
         let event = Event::decode(line.trim_end()).map_err(Failure::new)?;
         let Some(entry) = Entry::decode(&event) else { return Ok(()) };
         match (&mut self.tail, &entry) {
+            // The end of a stream is nothing to show.
+            (Some(_), Entry::Data(data)) if data.bytes.is_empty() => Ok(()),
             (Some(tail), Entry::Data(_) | Entry::Log(_)) => {
                 tail.push_back((event.timestamp, entry));
                 if tail.len() > self.how.tail.unwrap_or_default() {
