@@ -28,6 +28,7 @@ use crate::rc::{self, Script};
 
 const AUTO: &str = "auto";
 const LINK: &str = "RESTORE";
+const PART: &str = "part.tgz";
 
 /// A dump that the store is to be filled from.
 #[derive(Debug)]
@@ -90,13 +91,17 @@ pub async fn write(broker: &Rc<Broker>) -> Result<(), Failure> {
     };
     Handle::new(broker.router().clone()).rpc::<content::Flush>(&Empty).await?;
     if wanted != AUTO {
-        return write_to(broker, Path::new(&wanted)).await;
+        let file = Path::new(&wanted);
+        return write_to(broker, file, file).await;
     }
     let folder = folder(attrs);
     let failed = |error| failure("content.dump", &folder, &error);
     std::fs::create_dir_all(&folder).map_err(failed)?;
     let name = format!("{}.tgz", Zoned::now().strftime("%Y%m%d_%H%M%S"));
-    write_to(broker, &folder.join(&name)).await?;
+    // A part of one is not to be taken for one.
+    let part = folder.join(PART);
+    write_to(broker, &part, &folder.join(&name)).await?;
+    std::fs::rename(&part, folder.join(&name)).map_err(failed)?;
     // Another one may be left from an instance that does not restore.
     let (link, new) = (folder.join(LINK), folder.join(format!("{LINK}.new")));
     match std::fs::remove_file(&new) {
@@ -109,8 +114,8 @@ pub async fn write(broker: &Rc<Broker>) -> Result<(), Failure> {
         .map_err(failed)
 }
 
-async fn write_to(broker: &Rc<Broker>, file: &Path) -> Result<(), Failure> {
-    let text = format!("rc3.0: dumping content to {}", file.display());
+async fn write_to(broker: &Rc<Broker>, file: &Path, name: &Path) -> Result<(), Failure> {
+    let text = format!("rc3.0: dumping content to {}", name.display());
     broker.log().append(Severity::Info, "broker", &text);
     let args = [
         "dump",

@@ -144,7 +144,8 @@ pub async fn remove(broker: &Rc<Broker>, name: &str) -> Result<(), Failure> {
 
 /// Load what rc1 loads on this rank. Stops at the first that fails, and names it.
 ///
-/// Where a dump is to be restored, the store begins empty, and is filled before anybody uses it.
+/// Where a dump is to be restored, the store begins empty, and is filled before anybody uses it. What
+/// there was goes when that has come to its end.
 pub async fn load_all(broker: &Rc<Broker>) -> Result<(), Failure> {
     let mut restore = match broker.rank() {
         0 => Restore::planned(broker.attrs())?,
@@ -164,7 +165,7 @@ pub async fn load_all(broker: &Rc<Broker>) -> Result<(), Failure> {
         };
         let mut args: Vec<String> = module.args.iter().map(|arg| (*arg).to_owned()).collect();
         if is_backing && restore.is_some() {
-            args.push("truncate".to_owned());
+            args.push("restore".to_owned());
         }
         if wanted && broker.modules().get(module.name).is_none() {
             load(broker, module.name, None, &args).await.map_err(|failure| {

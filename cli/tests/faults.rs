@@ -391,6 +391,29 @@ fn a_second_broker_on_the_same_state_is_refused_and_the_first_goes_on() {
     site.goes_on();
 }
 
+/// A file that has no name any more takes all that is written to it.
+#[test]
+fn no_job_is_taken_when_the_state_directory_has_gone() {
+    let mut site = Site::with_jobs();
+    let broker = site.start();
+    std::fs::rename(site.path("state"), site.path("gone")).unwrap();
+    std::fs::create_dir(site.path("state")).unwrap();
+    let said = broker.says("submit --urgency=0 true");
+    let name = site.path("state/content.sqlite").display().to_string();
+    for words in [&name, "is not the file any more that was opened: bring that back"] {
+        assert!(said.contains(words) && said.lines().count() == 1, "{said}");
+    }
+    broker.succeeds(&format!("dump --quiet {}", site.path("saved.tar").display()));
+    std::fs::remove_dir(site.path("state")).unwrap();
+    std::fs::rename(site.path("gone"), site.path("state")).unwrap();
+    let id = broker.until("submit --urgency=0 true", |said| said.starts_with('ƒ'));
+    broker.succeeds(&format!("cancel {id}"));
+    broker.succeeds(&format!("job wait-event {id} clean"));
+    broker.succeeds("job purge --force --num-limit=1");
+    broker.succeeds(&format!("job purge --force {id}"));
+    broker.shutdown();
+}
+
 #[test]
 fn a_state_directory_that_can_t_be_written_to_is_named() {
     let mut site = Site::with_jobs();

@@ -278,6 +278,55 @@ fn files_can_be_the_store() {
     assert!(broker.log().contains(said), "{}", broker.log());
 }
 
+#[test]
+fn a_dump_that_can_t_be_restored_leaves_the_store_as_it_was() {
+    for module in ["content-sqlite", "content-files"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut broker = Broker::new(dir.path());
+        let module = format!("-Scontent.backing-module={module}");
+        broker.start(&[&module]);
+        fill(&broker);
+        let before = contents(&broker, "");
+        let dump = dir.path().join("all.tgz");
+        broker.succeeds("dump --quiet all.tgz");
+        let restore = format!("-Scontent.restore={}", dump.display());
+        // Nobody takes it from whoever has it.
+        let mut second = Broker::new(&dir.path().join("second"));
+        let statedir = format!("-Sstatedir={}/state", dir.path().display());
+        second.launch(&[&module, &restore, &statedir]);
+        assert_eq!(second.exit_code(), Some(42));
+        assert!(second.log().contains("is in use by another broker"), "{}", second.log());
+        assert!(contents(&broker, "") == before);
+        broker.succeeds("shutdown --quiet --skip-gc");
+        broker.exit_code();
+
+        let good = std::fs::read(&dump).unwrap();
+        std::fs::write(&dump, &good[..good.len() * 9 / 10]).unwrap();
+        for _ in 0..2 {
+            broker.launch(&[&module, &restore]);
+            assert_eq!(broker.exit_code(), Some(42));
+            assert!(broker.log().contains("flux-restore: "), "{}", broker.log());
+        }
+        broker.start(&[&module]);
+        let said = "restoring a dump did not come to its end; the store is as it was before";
+        assert_eq!(broker.log().matches(said).count(), 1, "{}", broker.log());
+        assert!(contents(&broker, "") == before);
+        broker.succeeds("kvs put after=1");
+        broker.succeeds("shutdown --quiet --skip-gc");
+        broker.exit_code();
+
+        std::fs::write(&dump, good).unwrap();
+        broker.start(&[&module, &restore]);
+        assert!(contents(&broker, "") == before);
+        let names = std::fs::read_dir(dir.path().join("state")).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        let aside = names.iter().find(|name| name.to_string_lossy().contains("before"));
+        assert_eq!(aside, None);
+        broker.succeeds("shutdown --quiet --skip-gc");
+        broker.exit_code();
+    }
+}
+
 /// While others write, and what they write is not touched.
 fn collect_online(broker: &Broker) {
     let objects = broker.objects();

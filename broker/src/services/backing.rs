@@ -134,7 +134,7 @@ impl<S: Store> Service for Backing<S> {
     async fn start(context: &Context<Self>, args: &[String]) -> Result<Self, Failure> {
         let place = Place::of(context.broker().attrs())?;
         let options = S::options(place.clone(), &context.config(), args)?;
-        let begins_empty = args.iter().any(|arg| arg == "truncate");
+        let begins_empty = args.iter().any(|arg| arg == "truncate" || arg == "restore");
         if !begins_empty && let Some(text) = place.check_for_another_store(S::MODULE)? {
             context.log(Severity::Warning, text);
         }

@@ -12,6 +12,7 @@ use flux_protocol::failure::Failure;
 use flux_protocol::rpc::content::Checkpoint;
 use serde_json::{Value, json};
 
+use self::files::Begin;
 pub use self::files::Files;
 use super::backing::place::Place;
 use super::backing::worker::Stats;
@@ -25,7 +26,7 @@ pub type ContentFiles = Backing<Files>;
 pub struct Options {
     place: Place,
     testing: bool,
-    truncate: bool,
+    begin: Begin,
 }
 
 impl Store for Files {
@@ -34,11 +35,12 @@ impl Store for Files {
     type Options = Options;
 
     fn options(place: Place, _: &Config, args: &[String]) -> Result<Options, Failure> {
-        let mut options = Options { place, testing: false, truncate: false };
+        let mut options = Options { place, testing: false, begin: Begin::AsItIs };
         for arg in args {
             match arg.as_str() {
                 "testing" => options.testing = true,
-                "truncate" => options.truncate = true,
+                "truncate" => options.begin = Begin::Empty,
+                "restore" => options.begin = Begin::Restored,
                 other => {
                     let text = format!("Unknown module option: {other}");
                     return Err(Failure::new(Errno::EINVAL, text));
@@ -53,7 +55,7 @@ impl Store for Files {
     }
 
     fn open(options: Options, notes: &mut Vec<(Severity, String)>) -> Result<Files, Trouble> {
-        let files = Files::open(&options.place, options.truncate)?;
+        let files = Files::open(&options.place, options.begin, notes)?;
         notes.push((Severity::Debug, files.path().display().to_string()));
         Ok(files)
     }

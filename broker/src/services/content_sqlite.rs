@@ -5,6 +5,7 @@
 //! death of the broker can't undo. A checkpoint is answered when it and all blobs before it have
 //! been synced to the disk, which the death of the machine can't undo either.
 
+mod aside;
 mod database;
 mod error;
 mod gc;

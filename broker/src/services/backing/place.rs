@@ -11,8 +11,8 @@ use crate::attrs::Attrs;
 
 /// Each module with what it leaves of an instance, where the last write shows.
 const TRACES: [(&str, &[&str]); 2] = [
-    ("content-sqlite", &["content.sqlite", "content.sqlite-wal"]),
-    ("content-files", &["content.files/kvs-primary"]),
+    ("content-sqlite", &["content.sqlite", "content.sqlite-wal", "content.sqlite.before-restore"]),
+    ("content-files", &["content.files/kvs-primary", "content.files-before-restore/kvs-primary"]),
 ];
 
 /// As the attributes say: in the state directory, or in the run directory when there is none.

@@ -12,8 +12,11 @@ use flux_protocol::failure::Failure;
 use flux_protocol::rpc::content::Checkpoint;
 
 use super::Place;
+use crate::log::Severity;
 
 const FOLDER: &str = "content.files";
+/// What the folder was before a dump is restored.
+const ASIDE: &str = "content.files-before-restore";
 /// The file with the checkpoint, beside those of the blobs.
 const CHECKPOINT: &str = "kvs-primary";
 /// What is being written, which nobody reads before it has its name.
@@ -30,28 +33,60 @@ pub struct Files {
     durable: bool,
     /// Files of blobs and of the checkpoint.
     objects: i64,
+    begin: Begin,
+    /// Where what there was is until a dump has been restored.
+    aside: PathBuf,
     /// Closing it gives the folder free.
     _lock: File,
 }
 
+/// What a store begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    AsItIs,
+    Empty,
+    /// Empty, and filled from a dump: until its checkpoint is there, what there was is set aside.
+    Restored,
+}
+
 impl Files {
-    /// Make the folder if it is not there; `truncate` is to begin with an empty one.
-    pub(super) fn open(place: &Place, truncate: bool) -> Result<Files, Failure> {
+    /// Make the folder if it is not there.
+    pub(super) fn open(
+        place: &Place,
+        begin: Begin,
+        notes: &mut Vec<(Severity, String)>,
+    ) -> Result<Files, Failure> {
         let path = place.directory.join(FOLDER);
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(Failure::new(Errno::from(&error), name(&path, &error)));
+        let aside = place.directory.join(ASIDE);
+        let failed = |error| failure(&path, &error);
+        let mut lock = lock(&path)?;
+        let filled = match begin {
+            Begin::AsItIs if aside.exists() => {
+                let text = format!(
+                    "{}: restoring a dump did not come to its end; the store is as it was before",
+                    path.display()
+                );
+                notes.push((Severity::Warning, text));
+                std::fs::remove_dir_all(&path).map_err(failed)?;
+                std::fs::rename(&aside, &path).map_err(failed)?;
+                lock = self::lock(&path)?;
+                true
             }
-            _ => {}
-        }
-        let lock = lock(&path)?;
+            Begin::AsItIs => true,
+            Begin::Restored if !aside.exists() => {
+                std::fs::rename(&path, &aside).map_err(failed)?;
+                lock = self::lock(&path)?;
+                false
+            }
+            Begin::Restored | Begin::Empty => false,
+        };
         let mut objects = 0;
-        for entry in std::fs::read_dir(&path).map_err(|error| failure(&path, &error))? {
-            let entry = entry.map_err(|error| failure(&path, &error))?;
+        for entry in std::fs::read_dir(&path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
             if entry.file_name() == LOCK {
                 continue;
             }
-            if truncate || entry.file_name() == NEW {
+            if !filled || entry.file_name() == NEW {
                 let file = entry.path();
                 std::fs::remove_file(&file).map_err(|error| failure(&file, &error))?;
             } else {
@@ -59,7 +94,24 @@ impl Files {
             }
         }
         let Place { hash, is_kept: durable, .. } = *place;
-        Ok(Files { path, hash, durable, objects, _lock: lock })
+        let files = Files { path, hash, durable, objects, begin, aside, _lock: lock };
+        if begin == Begin::Empty {
+            files.forget()?;
+        }
+        Ok(files)
+    }
+
+    /// What was set aside goes.
+    fn forget(&self) -> Result<(), Failure> {
+        if !self.aside.exists() {
+            return Ok(());
+        }
+        // Half of it is not to be put back.
+        let old = self.aside.with_extension("old");
+        let _ = std::fs::remove_dir_all(&old);
+        std::fs::rename(&self.aside, &old)
+            .and_then(|()| std::fs::remove_dir_all(&old))
+            .map_err(|error| failure(&self.aside, &error))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -119,7 +171,13 @@ impl Files {
             nix::unistd::syncfs(&folder)
                 .map_err(|error| failure(&self.path, &std::io::Error::from(error)))?;
         }
-        self.write(&path, &text, self.durable)
+        self.write(&path, &text, self.durable)?;
+        if self.begin == Begin::Restored {
+            // The checkpoint is what a restore ends with.
+            self.begin = Begin::AsItIs;
+            self.forget()?;
+        }
+        Ok(())
     }
 
     /// All of it or nothing.
@@ -155,6 +213,12 @@ impl Files {
 
 /// Two brokers would each have a checkpoint of their own, and one of them would lose it.
 fn lock(path: &Path) -> Result<File, Failure> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(Failure::new(Errno::from(&error), name(path, &error)));
+        }
+        _ => {}
+    }
     let file = path.join(LOCK);
     let mut options = OpenOptions::new();
     let lock = options
@@ -193,7 +257,8 @@ mod tests {
     use super::*;
 
     fn open(dir: &Path, truncate: bool) -> Files {
-        Files::open(&place(dir), truncate).unwrap()
+        let begin = if truncate { Begin::Empty } else { Begin::AsItIs };
+        Files::open(&place(dir), begin, &mut Vec::new()).unwrap()
     }
 
     fn place(dir: &Path) -> Place {
@@ -232,13 +297,44 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut files = open(dir.path(), false);
         let refs = store(&mut files, &[b"one"]);
-        for truncate in [false, true] {
-            let failure = Files::open(&place(dir.path()), truncate).unwrap_err();
+        for begin in [Begin::AsItIs, Begin::Empty, Begin::Restored] {
+            let failure = Files::open(&place(dir.path()), begin, &mut Vec::new()).unwrap_err();
             assert_eq!(failure.errno, Errno::EBUSY);
             let said = failure.to_string();
             assert!(said.ends_with("content.files is in use by another broker"), "{said}");
         }
         assert_eq!(files.load(&refs[0]).unwrap(), "one");
+    }
+
+    #[test]
+    fn what_there_was_is_back_when_a_restore_did_not_come_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut notes = Vec::new();
+        let mut open = |begin| Files::open(&place(dir.path()), begin, &mut notes).unwrap();
+        let mut files = open(Begin::AsItIs);
+        let old = store(&mut files, &[b"old"]);
+        drop(files);
+        for _ in 0..2 {
+            let mut files = open(Begin::Restored);
+            assert_eq!(files.objects(), 0);
+            store(&mut files, &[b"half"]);
+        }
+        let files = open(Begin::AsItIs);
+        assert_eq!(files.load(&old[0]).unwrap(), "old");
+        assert_eq!(files.objects(), 1);
+        drop(files);
+        let mut files = open(Begin::Restored);
+        let new = store(&mut files, &[b"new"]);
+        let checkpoint = serde_json::json!({
+            "version": 1, "rootref": "sha1-1", "sequence": 5, "timestamp": 1.5
+        });
+        files.put_checkpoint(&serde_json::from_value(checkpoint).unwrap()).unwrap();
+        drop(files);
+        let files = open(Begin::AsItIs);
+        assert_eq!(files.load(&new[0]).unwrap(), "new");
+        assert_eq!(files.load(&old[0]).unwrap_err().errno, Errno::ENOENT);
+        assert_eq!(notes.len(), 1);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -16,8 +16,10 @@ use flux_protocol::rpc::content::Checkpoint;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
+use super::aside;
 use super::error::StoreError;
-use super::options::Options;
+use super::open::place;
+use super::options::{Begin, Options};
 
 /// Blobs of this size and up are compressed.
 const COMPRESS_FROM: usize = 256;
@@ -31,6 +33,8 @@ pub struct Database {
     pub(super) options: Options,
     pub(super) epoch: i64,
     pub(super) objects: i64,
+    /// Device and inode.
+    pub(super) file: (u64, u64),
 }
 
 /// A digest as flux-core binds it: text that is no text.
@@ -138,6 +142,11 @@ impl Database {
 
     /// When this returns, the checkpoint and every blob that was stored before are on the disk.
     pub(super) fn put_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        // A file that was removed takes what is written, and gives it to nobody.
+        let path = &self.options.path;
+        if self.options.is_kept && place(path).ok() != Some(self.file) {
+            return Err(StoreError::Gone { path: path.clone() });
+        }
         let value = json::to_string(checkpoint).map_err(|error| self.bad_checkpoint(&error))?;
         let max = self.options.max_checkpoints;
         // In WAL mode NORMAL leaves the log unsynced until it is copied back. The sync of this
@@ -160,6 +169,12 @@ impl Database {
             self.set_synchronous("NORMAL")?;
         }
         self.epoch = result?;
+        if self.options.begin == Begin::Restored {
+            // The checkpoint is what a restore ends with.
+            aside::forget(&self.options.path)
+                .map_err(|error| StoreError::File { path: self.options.path.clone(), error })?;
+            self.options.begin = Begin::AsItIs;
+        }
         Ok(())
     }
 

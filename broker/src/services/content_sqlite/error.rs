@@ -31,6 +31,9 @@ pub(super) enum StoreError {
         and {} away, and restore from a dump, or keep a copy of both and `truncate -s {from}` it to \
         go on with what is before the damage", log.display(), path.display())]
     LogFrames { log: PathBuf, path: PathBuf, from: u64 },
+    #[error("{} is not the file any more that was opened: bring that back, or save what it has with \
+        flux dump and end the instance", path.display())]
+    Gone { path: PathBuf },
     #[error("{} is no regular file: move it away, and restore it from a dump", path.display())]
     NoFile { path: PathBuf },
     #[error("{} is a link to {}, which is not there: bring that back, or remove the link to begin \
@@ -61,7 +64,7 @@ impl StoreError {
             StoreError::InUse { .. } => Errno::EBUSY,
             StoreError::Sqlite { error, .. } => sqlite_errno(error),
             StoreError::Unknown => Errno::ENOENT,
-            StoreError::Damaged(..) => Errno::EIO,
+            StoreError::Damaged(..) | StoreError::Gone { .. } => Errno::EIO,
             StoreError::NoDatabase { .. }
             | StoreError::Corrupt { .. }
             | StoreError::Emptied { .. }

@@ -2,15 +2,17 @@
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use flux_protocol::blobref::HashType;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
+use super::aside::{self, beside};
 use super::database::Database;
 use super::error::StoreError;
-use super::options::Options;
+use super::options::{Begin, Options};
 use super::wal::{self, Damage};
 use crate::log::Severity;
 
@@ -32,9 +34,7 @@ impl Database {
     ) -> Result<Database, StoreError> {
         options.path = real_path(&options.path)?;
         let path = options.path.clone();
-        if options.truncate {
-            remove(&path)?;
-        }
+        begin(&options, notes)?;
         let found = prepare_file(&path)?;
         check_log(&options, notes)?;
         let db = connect(&options).map_err(|error| explain(&path, error))?;
@@ -50,11 +50,37 @@ impl Database {
         };
         let epoch = number("SELECT IFNULL(MAX(id), 0) FROM checkpt_v2")?;
         let objects = number("SELECT COUNT(1) FROM objects")?;
-        let database = Database { db, options, epoch, objects };
+        let file = place(&path).map_err(|error| StoreError::File { path: path.clone(), error })?;
+        let database = Database { db, options, epoch, objects, file };
         match database.checkpoints() {
             // An error of `checkpoint-get`, not of opening the file.
             Ok(_) | Err(StoreError::BadCheckpoint { .. }) => Ok(database),
             Err(error) => Err(error),
+        }
+    }
+}
+
+/// Begin with what is there, or without it.
+fn begin(options: &Options, notes: &mut Vec<(Severity, String)>) -> Result<(), StoreError> {
+    let path = &options.path;
+    let failed = |error| StoreError::File { path: path.clone(), error };
+    if options.begin == Begin::AsItIs && !aside::is_there(path) {
+        return aside::put_back(path).map(drop).map_err(failed);
+    }
+    if aside::is_in_use(path).map_err(failed)? {
+        return Err(StoreError::InUse { path: path.clone() });
+    }
+    match options.begin {
+        Begin::Restored => aside::set_aside(path).map_err(failed),
+        Begin::Empty => aside::remove(path).and_then(|()| aside::forget(path)).map_err(failed),
+        Begin::AsItIs => {
+            aside::put_back(path).map_err(failed)?;
+            let text = format!(
+                "{}: restoring a dump did not come to its end; the store is as it was before",
+                path.display()
+            );
+            notes.push((Severity::Warning, text));
+            Ok(())
         }
     }
 }
@@ -64,7 +90,13 @@ fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
     match std::fs::canonicalize(path) {
         Ok(path) => Ok(path),
         Err(error) if error.kind() == ErrorKind::NotFound => match std::fs::read_link(path) {
-            Ok(target) => Err(StoreError::BrokenLink { path: path.to_owned(), target }),
+            Ok(target) => {
+                let real = path.parent().unwrap_or(Path::new(".")).join(&target);
+                match aside::is_there(&real) {
+                    true => Ok(real),
+                    false => Err(StoreError::BrokenLink { path: path.to_owned(), target }),
+                }
+            }
             Err(_) => Ok(path.to_owned()),
         },
         Err(error) => Err(StoreError::File { path: path.to_owned(), error }),
@@ -98,31 +130,16 @@ fn check_log(options: &Options, notes: &mut Vec<(Severity, String)>) -> Result<(
     }
 }
 
+/// Which file is there, whatever its name.
+pub(super) fn place(path: &Path) -> std::io::Result<(u64, u64)> {
+    path.metadata().map(|file| (file.dev(), file.ino()))
+}
+
 /// The file as the last user left it.
 struct Found {
     size: u64,
     /// There is a log that closing would have removed.
     unclean: bool,
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    for file in
-        [path.to_owned(), beside(path, "-wal"), beside(path, "-shm"), beside(path, "-journal")]
-    {
-        match std::fs::remove_file(&file) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(StoreError::File { path: file, error });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// Make sure that the file is there, is ours to write, is for the owner alone when new, and looks

@@ -26,8 +26,18 @@ pub struct Options {
     pub(super) max_checkpoints: i64,
     /// The file may have so many pages of 4 KiB; past them it is as if the disk were full.
     pub(super) max_pages: Option<i64>,
-    /// Begin with an empty file.
-    pub(super) truncate: bool,
+    /// What is here is to outlive the broker.
+    pub(super) is_kept: bool,
+    pub(super) begin: Begin,
+}
+
+/// What a store begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    AsItIs,
+    Empty,
+    /// Empty, and filled from a dump: until its checkpoint is there, what there was is set aside.
+    Restored,
 }
 
 impl Options {
@@ -44,7 +54,8 @@ impl Options {
             synchronous: synchronous.to_owned(),
             max_checkpoints: MAX_CHECKPOINTS,
             max_pages: None,
-            truncate: false,
+            is_kept: place.is_kept,
+            begin: Begin::AsItIs,
         };
         options.apply_config(config)?;
         for arg in args {
@@ -77,7 +88,11 @@ impl Options {
             }
             Some(("max-checkpoints", count)) => self.set_max_checkpoints(count.parse().ok()),
             None if arg == "truncate" => {
-                self.truncate = true;
+                self.begin = Begin::Empty;
+                Ok(())
+            }
+            None if arg == "restore" => {
+                self.begin = Begin::Restored;
                 Ok(())
             }
             _ => Err(invalid(format!("Unknown module option: '{arg}'"))),
@@ -150,7 +165,7 @@ mod tests {
             Options::new(place.clone(), &config, &args(&["synchronous=EXTRA", "truncate"]))
                 .unwrap();
         assert_eq!((&*options.synchronous, options.max_checkpoints), ("EXTRA", 2));
-        assert!(options.truncate);
+        assert_eq!(options.begin, Begin::Empty);
         for bad in ["journal_mode=wal", "synchronous=", "max-checkpoints=0", "fast"] {
             let failure = Options::new(place.clone(), &config, &args(&[bad])).unwrap_err();
             assert_eq!(failure.errno, Errno::EINVAL, "{bad}");
