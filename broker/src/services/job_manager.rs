@@ -364,6 +364,11 @@ impl JobManager {
             Action::Dequeue => self.alloc_dequeue(context, id),
             Action::Enqueue => self.alloc_enqueue(context, id),
             Action::Start => self.start_job(context, id),
+            Action::PostRelease => {
+                if let Some(release) = job.pending.release.take() {
+                    self.post_with(context, id, "release", &release);
+                }
+            }
             Action::Free => {
                 job.pending.free_posted = true;
                 if !self.housekeeping_start(context, id) {

@@ -62,7 +62,8 @@ fn a_job_starts_after_its_prolog_and_keeps_its_resources_until_the_epilog_is_ove
         let at = |name: &str| names.iter().position(|other| other == name).unwrap();
         assert!(at("alloc") < at("prolog-start") && at("prolog-start") < at("prolog-finish"));
         assert!(at("prolog-finish") < at("start") && at("finish") < at("epilog-start"));
-        assert!(at("epilog-start") < at("epilog-finish") && at("epilog-finish") < at("free"));
+        assert!(at("epilog-start") < at("epilog-finish") && at("epilog-finish") < at("release"));
+        assert!(at("release") < at("free"));
         let owner = instance.broker.owner().0;
         let expected = format!("prolog {0} {owner}\nepilog {0} {owner}\n", id.f58());
         assert_eq!(std::fs::read_to_string(told).unwrap(), expected);

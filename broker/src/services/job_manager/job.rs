@@ -16,7 +16,7 @@ use flux_protocol::errno::Errno;
 use flux_protocol::eventlog::Event;
 use flux_protocol::failure::Failure;
 use flux_protocol::fluid::JobId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -97,6 +97,8 @@ pub struct Job {
     /// A plugin gave the resources; the scheduler knows nothing of them.
     pub alloc_bypass: bool,
     pub started: bool,
+    /// It has ended on all of its ranks.
+    pub released: bool,
     pub end_event: Option<EndEvent>,
     pub fatal_exception: bool,
     /// Its submitter has heard that it could not be stored: nobody is to see it any more.
@@ -118,6 +120,9 @@ pub struct Pending {
     pub alloc_sent: bool,
     pub alloc_cancel_sent: bool,
     pub start_sent: bool,
+    /// Execution is over, and what it has said of its ranks is yet to be posted: nothing of the job
+    /// runs on them when its epilog has ended, too.
+    pub release: Option<ReleaseContext>,
     pub depend_posted: bool,
     pub free_posted: bool,
     pub clean_posted: bool,
@@ -131,6 +136,14 @@ pub struct Pending {
     pub restored: bool,
 }
 
+/// Of the release event (RFC 21), in the order in which it is shown.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReleaseContext {
+    pub ranks: String,
+    #[serde(rename = "final")]
+    pub is_final: bool,
+}
+
 /// What is to be done for a job in the state that it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
@@ -139,6 +152,7 @@ pub enum Action {
     Dequeue,
     Enqueue,
     Start,
+    PostRelease,
     /// Give the resources back, and say so.
     Free,
     PostClean,
@@ -273,6 +287,7 @@ impl Job {
             has_resources: false,
             alloc_bypass: false,
             started: false,
+            released: false,
             end_event: None,
             fatal_exception: false,
             is_refused: false,
@@ -338,6 +353,7 @@ impl Job {
             "memo" => self.apply_memo(&context::<Map<String, Value>>(event)?),
             "alloc" => self.apply_alloc(event)?,
             "start" => self.started = true,
+            "release" => self.released |= context::<ReleaseContext>(event)?.is_final,
             "free" => self.has_resources = false,
             "finish" if self.state == State::Run => {
                 let FinishContext { status } = context(event)?;
@@ -521,7 +537,9 @@ impl Job {
         if busy {
             return;
         }
-        if self.has_resources {
+        if pending.release.is_some() {
+            actions.push(Action::PostRelease);
+        } else if self.has_resources {
             if !pending.free_posted {
                 actions.push(Action::Free);
             }

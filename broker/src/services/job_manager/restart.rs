@@ -12,7 +12,7 @@ use flux_protocol::treeobj::Treeobj;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::job::{Job, State};
+use super::job::{Job, ReleaseContext, State};
 use super::{Context, JobManager, queues};
 use crate::handle::{Handle, Responses};
 use crate::log::Severity;
@@ -130,6 +130,10 @@ fn add(manager: &mut JobManager, mut job: Job, events: &[Event]) -> Result<(), S
 fn resume(manager: &mut JobManager, context: &Context, id: JobId) {
     let Some(job) = manager.jobs.get_mut(&id) else { return };
     job.pending.reattach = job.state == State::Run && job.started;
+    if job.state == State::Cleanup && job.started && !job.released {
+        // It was to be posted when the epilog had ended.
+        job.pending.release = Some(ReleaseContext { ranks: "all".to_owned(), is_final: true });
+    }
     let started = job.pending.reattach;
     match job.state {
         State::Run if !started => manager.plugins_run_again(context, id),

@@ -10,10 +10,9 @@ use flux_protocol::message::{Kind, Message};
 use flux_protocol::payload::{Empty, Payload, text};
 use flux_protocol::rpc::job_exec as exec;
 use flux_protocol::rpc::job_manager as rpc;
-use serde::Serialize;
 use serde_json::json;
 
-use super::job::State;
+use super::job::{ReleaseContext, State};
 use super::{Context, JobManager};
 use crate::call::Sender;
 use crate::job_record;
@@ -24,14 +23,6 @@ use crate::log::Severity;
 pub struct Start {
     service: Option<Service>,
     pending: usize,
-}
-
-/// Of the release event, in the order in which it is shown.
-#[derive(Serialize)]
-struct ReleaseContext {
-    ranks: String,
-    #[serde(rename = "final")]
-    is_final: bool,
 }
 
 #[derive(Debug)]
@@ -142,7 +133,13 @@ impl JobManager {
                     }
                 }
                 let release = ReleaseContext { ranks, is_final };
-                self.post_with(context, id, "release", &release);
+                match self.jobs.get_mut(&id) {
+                    Some(job) if is_final => {
+                        job.pending.release = Some(release);
+                        self.process(context, id);
+                    }
+                    _ => self.post_with(context, id, "release", &release),
+                }
             }
         }
     }
