@@ -65,16 +65,18 @@ impl fmt::Debug for HostConfig {
 }
 
 /// Where plugins are looked for: `FLUX_PLUGIN_PATH` (folders separated by colons) if set, else
-/// the folder of the installation and, in a build from source, the one in the source tree.
+/// the folder of the installation or, in a build from source, the one in the source tree.
 pub fn default_path() -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os("FLUX_PLUGIN_PATH") {
         return std::env::split_paths(&path).filter(|path| !path.as_os_str().is_empty()).collect();
     }
     let executable = std::env::current_exe().unwrap_or_default();
     let layout = Layout::from_program(&executable);
-    let installed = layout.is_installed().then(|| layout.plugindir());
-    let source = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins-wasm/dist"));
-    installed.into_iter().chain([source]).collect()
+    match layout.is_installed() {
+        // And nowhere else: what was not installed is not there, and nobody else's files are.
+        true => vec![layout.plugindir()],
+        false => vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins-wasm/dist"))],
+    }
 }
 
 /// Loads plugins. One per broker; makes the engine when the first plugin is loaded.

@@ -18,6 +18,7 @@ use crate::{outln, toml_files};
 
 /// Less free space than this is too little for the store.
 const MIN_SPACE: u64 = 1 << 30;
+const MUNGE_SOCKET: &str = "/run/munge/munge.socket.2";
 
 #[derive(Debug, Args)]
 #[command(override_usage = "flux doctor [OPTIONS]")]
@@ -28,9 +29,9 @@ pub(crate) struct Doctor {
     /// Where the leader keeps the store
     #[arg(long, value_name = "DIR", default_value = "/var/lib/flux")]
     statedir: PathBuf,
-    /// Socket of the MUNGE daemon
-    #[arg(long, value_name = "PATH", default_value = "/run/munge/munge.socket.2")]
-    munge: PathBuf,
+    /// Socket of the MUNGE daemon (default: that of the configuration)
+    #[arg(long, value_name = "PATH")]
+    munge: Option<PathBuf>,
     /// Print the results as JSON
     #[arg(long)]
     json: bool,
@@ -70,15 +71,21 @@ impl Doctor {
     }
 
     fn munge(&self, security: &Object) -> Option<Finding> {
-        let kind = security.get("sign")?.get("default-type")?.as_str()?;
+        let sign = security.get("sign")?;
+        let kind = sign.get("default-type")?.as_str()?;
         if kind != "munge" {
             return None;
         }
-        Some(match UnixStream::connect(&self.munge) {
-            Ok(_) => pass("munge", format!("{} answers", self.munge.display())),
+        let configured = sign.pointer("/munge/socket-path").and_then(Value::as_str);
+        let socket = match &self.munge {
+            Some(socket) => socket.as_path(),
+            None => Path::new(configured.unwrap_or(MUNGE_SOCKET)),
+        };
+        Some(match UnixStream::connect(socket) {
+            Ok(_) => pass("munge", format!("{} answers", socket.display())),
             Err(e) => fail(
                 "munge",
-                format!("{}: {}", self.munge.display(), strerror(&e)),
+                format!("{}: {}", socket.display(), strerror(&e)),
                 "install munge, give all nodes the same key, and start munge.service",
             ),
         })
@@ -151,13 +158,27 @@ fn imp(system: &Object) -> Option<Finding> {
             format!("{path}: is not setuid root"),
             "chown root and chmod 4755; the file system must not be mounted nosuid",
         ),
+        Ok(_) if is_nosuid(Path::new(path)) => fail(
+            "imp",
+            format!("{path}: its file system is mounted nosuid"),
+            "mount it without nosuid, or install flux-security elsewhere",
+        ),
         Ok(_) => pass("imp", format!("{path}: setuid root")),
     })
 }
 
-/// Does this host have what R says of it?
+fn is_nosuid(path: &Path) -> bool {
+    let flags = nix::sys::statvfs::statvfs(path).map(|stat| stat.flags());
+    flags.is_ok_and(|flags| flags.contains(nix::sys::statvfs::FsFlags::ST_NOSUID))
+}
+
+/// Does this host have what R says of it? Nothing where the broker does not look.
 fn hardware(system: &Object, here: impl FnOnce() -> Result<Resources, Failure>) -> Option<Finding> {
-    let path = system.get("resource")?.get("path")?.as_str()?;
+    let resource = system.get("resource")?;
+    if resource.get("noverify").and_then(Value::as_bool) == Some(true) {
+        return None;
+    }
+    let path = resource.get("path")?.as_str()?;
     let set = ResourceSet::decode(&std::fs::read_to_string(path).ok()?).ok()?;
     let host = std::env::var("FLUX_FAKE_HOSTNAME").ok().or_else(|| {
         nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned())
@@ -240,5 +261,27 @@ mod tests {
         let finding = hardware(&toml_files::parse_toml(&text).unwrap(), local::from_kernel);
         let finding = finding.unwrap();
         assert!(finding.text.ends_with("missing resources: core[100000]"), "{finding:?}");
+        let unverified = toml_files::parse_toml(&format!("{text}noverify = true\n")).unwrap();
+        assert!(hardware(&unverified, local::from_kernel).is_none());
+    }
+
+    #[test]
+    fn munge_is_asked_where_the_configuration_says_that_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let doctor = |munge: Option<&str>| Doctor {
+            confdir: None,
+            statedir: dir.path().to_owned(),
+            munge: munge.map(PathBuf::from),
+            json: false,
+        };
+        let text = format!(
+            "[sign]\ndefault-type = \"munge\"\n[sign.munge]\nsocket-path = \"{}\"\n",
+            socket.display()
+        );
+        let security = toml_files::parse_toml(&text).unwrap();
+        assert!(doctor(None).munge(&security).unwrap().ok);
+        assert!(!doctor(Some("/nonexistent/socket")).munge(&security).unwrap().ok);
     }
 }
