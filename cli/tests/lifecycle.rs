@@ -199,7 +199,9 @@ fn a_shutdown_goes_on_without_who_does_not_end_in_time() {
     system.start(&[]);
     system.until("uptime", |said| said.contains(" run "));
     let stays = system.dir.path().join("stays");
-    let script = format!("trap '' TERM; echo >{0}; while :; do sleep 0.05; done", stays.display());
+    // It outlives its instance, and ends with the test's folder.
+    let script =
+        format!("trap '' TERM; echo >{0}; while [ -e {0} ]; do sleep 0.05; done", stays.display());
     assert!(system.flux(&["submit", "-N1", "sh", "-c", &script]).status.success());
     let begin = Instant::now();
     while !stays.exists() {
@@ -331,7 +333,7 @@ fn prologs_that_were_under_way_at_a_crash_wait_for_their_nodes_and_run_again() {
     let path = |name: &str| system.dir.path().join(name);
     let (prolog, begun, go) = (path("prolog"), path("begun"), path("go"));
     let text = format!(
-        "#!/bin/sh\necho $FLUX_JOB_ID >> {}\nuntil [ -e {} ]; do sleep 0.05; done\n",
+        "#!/bin/sh\necho $FLUX_JOB_ID >> {0}\nwhile [ -e {0} ] && [ ! -e {1} ]; do sleep 0.05; done\n",
         begun.display(),
         go.display()
     );
@@ -377,7 +379,7 @@ fn unkillable(limit: &str) {
     // Out of reach of signals to the shell, and with its output open.
     let shell = dir.path().join("shell");
     let script = format!(
-        "#!/bin/sh\nsetsid sh -c 'while [ ! -e {0}/stop ]; do sleep 0.05; done' &\nexec sleep 1000\n",
+        "#!/bin/sh\nsetsid sh -c 'while [ -d {0} ] && [ ! -e {0}/stop ]; do sleep 0.05; done' &\nexec sleep 1000\n",
         dir.path().display()
     );
     std::fs::write(&shell, script).unwrap();

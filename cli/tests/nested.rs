@@ -107,7 +107,7 @@ fn a_job_hears_of_a_shell_that_was_killed() {
 id=$(flux submit -N4 -o exit-timeout=none sh -c \"
     flux pmi barrier
     test \\$FLUX_TASK_RANK = 2 && kill -9 \\$PPID
-    sleep 3600\")
+    while [ -d \\$PWD ]; do sleep 1; done\")
 until_true sh -c \"flux job eventlog -p output $id | grep 'shell rank 2 (on .*): Killed' >lost\"
 grep -o 'shell rank 2 (on .*): Killed' lost | sed 's/(on .*)/(on HOST)/'
 flux cancel $id

@@ -151,8 +151,9 @@ fn a_node_where_a_prolog_can_not_be_ended_is_drained_and_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let (begun, go) = (dir.path().join("begun"), dir.path().join("go"));
         let line = format!(
-            "setsid sh -c 'touch {}; until [ -e {} ]; do sleep 0.05; done' & wait",
+            "setsid sh -c 'touch {}; while [ -d {} ] && [ ! -e {} ]; do sleep 0.05; done' & wait",
             begun.display(),
+            dir.path().display(),
             go.display()
         );
         let prolog = json!({ "command": script(&line), "kill-timeout": 0.1 });
@@ -192,8 +193,9 @@ fn a_prolog_that_was_under_way_at_a_restart_is_run_again_and_the_job_starts_once
         let dir = tempfile::tempdir().unwrap();
         let (begun, go) = (dir.path().join("begun"), dir.path().join("go"));
         let wait = format!(
-            "touch {}; until [ -e {} ]; do sleep 0.05; done",
+            "touch {}; while [ -d {} ] && [ ! -e {} ]; do sleep 0.05; done",
             begun.display(),
+            dir.path().display(),
             go.display()
         );
         let mut instance = instance(json!({ "prolog": { "command": script(&wait) } })).await;
